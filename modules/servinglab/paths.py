@@ -1,0 +1,30 @@
+"""Where things are: the repository's data, and the caches on this machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The repository. The package is always installed in place (`pip install -e`), because it reads `data/`."""
+
+DATA = ROOT / "data"
+TUTOR = DATA / "tutor"
+NOTEBOOKS = ROOT / "notebooks"
+WORK = ROOT / "work"
+
+
+def cache_dir() -> Path:
+    """Folder for files that can be made again (GGUF files, logs).
+
+    `SERVINGLAB_CACHE` names it; a hub points all learners at one folder, which may be read-only once filled.
+    """
+    named = os.environ.get("SERVINGLAB_CACHE", "").strip()
+    return Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("servinglab"))
+
+
+def log_dir() -> Path:
+    """Folder for the engines' logs: the learner's own, never a shared or read-only cache."""
+    return Path(platformdirs.user_state_dir("servinglab")) / "logs"
