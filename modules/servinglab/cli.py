@@ -1,0 +1,141 @@
+"""The `servinglab` command: thin wrappers over the other rooms."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Sequence
+from pathlib import Path
+
+from servinglab import curriculum, doctor, workspace
+from servinglab.errors import ServingLabError, SettingError
+from servinglab.paths import DATA, ROOT, WORK, cache_dir, log_dir
+
+
+def lab(arguments: argparse.Namespace) -> int:
+    """Prepare `work/` and open JupyterLab there; returns when it is closed."""
+    for message in workspace.prepare():
+        print(message)
+    if shutil.which("jupyter-lab", path=program_path()) is None:
+        raise SettingError(
+            "JupyterLab이 설치되어 있지 않습니다.", "설치가 끝나지 않았거나 다른 Python을 쓰고 있습니다.", "저장소 폴더에서 make lab 을 실행하세요."
+        )
+    command = [sys.executable, "-m", "jupyterlab", *lab_options()]
+    if arguments.no_browser:
+        command.append("--no-browser")
+    if arguments.port is not None:
+        command += ["--ServerApp.port", str(arguments.port)]
+    print("JupyterLab을 엽니다. 브라우저가 열리지 않으면 아래에 나오는 http://127.0.0.1 주소를 브라우저에 붙여 넣으세요.")
+    print("끝내려면 이 터미널에서 Ctrl+C를 두 번 누르세요.", flush=True)
+    environment = {**os.environ, "PATH": program_path()}
+    if os.name != "nt":
+        os.execve(sys.executable, command, environment)  # JupyterLab takes our place: Ctrl+C reaches it alone
+    return subprocess.call(command, env=environment)
+
+
+def program_path() -> str:
+    """PATH with this environment's programs last but one: a `llama-server` of the machine's own goes before ours."""
+    own = [str(Path(sys.executable).parent), str(Path(sysconfig.get_path("purelib")) / "bin")]
+    rest = [part for part in os.environ.get("PATH", "").split(os.pathsep) if part and part not in own]
+    return os.pathsep.join([own[0], *rest, own[1]])
+
+
+def lab_options() -> list[str]:
+    """JupyterLab as the course wants it: Korean, on this machine alone, at the table of lessons, without news."""
+    return [
+        f"--LabApp.app_settings_dir={DATA / 'jupyterlab'}",
+        f"--ServerApp.root_dir={WORK}",
+        "--ServerApp.ip=127.0.0.1",
+        f"--LabApp.default_url=/lab/tree/{workspace.INDEX}",
+        "--LabApp.news_url=",
+        "--LabApp.extension_manager=readonly",
+        "--ServerApp.terminals_enabled=True",
+    ]
+
+
+def reset(arguments: argparse.Namespace) -> int:
+    fresh, old = workspace.reset(curriculum.find(arguments.lesson))
+    if old is not None:
+        print(f"쓰던 파일은 {old.relative_to(ROOT)} 로 남겨 두었습니다.")
+    print(f"새 파일: {fresh.relative_to(ROOT)}")
+    return 0
+
+
+def examine(arguments: argparse.Namespace) -> int:
+    findings = doctor.examine()
+    print(doctor.as_json(findings) if arguments.json else "\n".join(finding.line() for finding in findings))
+    return 0 if all(finding.ok for finding in findings if finding.needed) else 1
+
+
+def clean(arguments: argparse.Namespace) -> int:
+    """Show what the caches take; remove them after a yes. The learner's own work is no cache."""
+    folders = [(cache_dir(), "모델 파일 (다시 만들어집니다)"), (log_dir(), "엔진의 기록")]
+    total = 0
+    for folder, what in folders:
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.exists() else 0
+        total += size
+        print(f"{size / 1e6:8.1f} MB  {folder}  {what}")
+    if total == 0:
+        print("지울 것이 없습니다.")
+        return 0
+    if not arguments.yes and not agreed("모두 지울까요? [y/N] "):
+        print("아무것도 지우지 않았습니다.")
+        return 0
+    for folder, _ in folders:
+        remove_content(folder)
+    print(f"{total / 1e6:.1f} MB를 비웠습니다.")
+    return 0
+
+
+def agreed(question: str) -> bool:
+    try:
+        return input(question).strip().lower() in ("y", "yes", "네", "예")
+    except EOFError:  # no keyboard: nobody said yes
+        print()
+        return False
+
+
+def remove_content(folder: Path) -> None:
+    """Remove our own files of a cache folder, which may be a shared one that holds others' files too."""
+    try:
+        for pattern in ("*.gguf", "*.gguf.*.part", "*.log", "key-*"):
+            for path in folder.glob(pattern):
+                path.unlink()
+    except OSError as error:
+        raise SettingError(f"{folder} 의 파일을 지우지 못했습니다.", str(error), "함께 쓰는 캐시라면 운영자만 지울 수 있습니다.") from error
+
+
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(prog="servinglab", description="LLM 서빙 과정의 도우미 명령")
+    commands = result.add_subparsers(title="명령", required=True, metavar="명령")
+    command = commands.add_parser("lab", help="JupyterLab을 과정의 설정으로 엽니다")
+    command.add_argument("--no-browser", action="store_true", help="브라우저를 열지 않고 주소만 보여 줍니다")
+    command.add_argument("--port", type=int, help="JupyterLab의 포트")
+    command.set_defaults(run=lab)
+    command = commands.add_parser("reset", help="레슨을 처음 상태로 다시 받습니다 (쓰던 파일은 남깁니다)")
+    command.add_argument("lesson", help="레슨 번호, 예: 00")
+    command.set_defaults(run=reset)
+    command = commands.add_parser("doctor", help="무엇이 있고 무엇이 없는지 살펴봅니다")
+    command.add_argument("--json", action="store_true", help="문의할 때 붙일 수 있는 형태로 찍습니다")
+    command.set_defaults(run=examine)
+    command = commands.add_parser("clean", help="캐시의 크기를 보여 주고, 물어본 뒤 비웁니다")
+    command.add_argument("--yes", action="store_true", help="묻지 않고 비웁니다")
+    command.set_defaults(run=clean)
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    chosen = parser().parse_args(arguments)
+    try:
+        return int(chosen.run(chosen))
+    except ServingLabError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""The lists that several places read: lessons, terms, and what is known of the study group."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from servinglab.errors import SettingError
+from servinglab.paths import DATA, NOTEBOOKS
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Lesson(_Strict):
+    """One lesson: its notebook's name, what it is about, and whether it can be taken yet."""
+
+    id: Annotated[str, Field(pattern=r"^\d\d$")]
+    notebook: Annotated[str, Field(pattern=r"^\d\d_[a-z_]+$")]
+    title: str
+    question: str
+    subject: str
+    mirrors: str
+    minutes: int | None = None
+    status: Literal["ready", "planned"]
+
+    @property
+    def path(self) -> Path:
+        return NOTEBOOKS / f"{self.notebook}.ipynb"
+
+
+class Term(_Strict):
+    """A term as the course uses it; `english` is given where the term first appears."""
+
+    term: str
+    english: str
+    meaning: str
+    lesson: Annotated[str, Field(pattern=r"^\d\d$")]
+
+
+class Group(_Strict):
+    """What the operator of a study group fills in; None is "not told"."""
+
+    name: str | None = None
+    members: int | None = None
+    server_address: str | None = None
+    server_model: str | None = None
+    server_slots: int | None = None
+    server_gpu: str | None = None
+    hub_address: str | None = None
+    module_2_title: str | None = None
+
+
+def read(path: Path) -> Any:
+    """A YAML file of `data/`. Raises SettingError that names file and line."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        raise SettingError(
+            f"{path.name} 파일 {line}번째 줄을 읽을 수 없습니다.", str(error.problem), "들여쓰기는 탭이 아니라 빈칸으로 하세요."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise SettingError(f"{path.name} 파일이 UTF-8이 아닙니다.", str(error), "편집기에서 UTF-8로 저장하세요.") from error
+
+
+def _checked(path: Path, kind: Any, raw: Any) -> Any:
+    try:
+        return kind.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise SettingError(f"{path.name} 파일의 {where} 값이 맞지 않습니다.", first["msg"], f"지금 값: {first['input']!r}") from error
+
+
+def lessons(path: Path = DATA / "curriculum.yaml") -> list[Lesson]:
+    """All lessons in order, those still planned too."""
+    return [_checked(path, Lesson, raw) for raw in read(path)["lessons"]]
+
+
+def glossary(path: Path = DATA / "glossary.yaml") -> list[Term]:
+    return [_checked(path, Term, raw) for raw in read(path)["terms"]]
+
+
+def group(path: Path = DATA / "group.yaml") -> Group:
+    result: Group = _checked(path, Group, read(path) or {})
+    return result
+
+
+def find(name: str) -> Lesson:
+    """The lesson called "00" or "00_warmup". Raises SettingError, naming those that can be taken."""
+    ready = [lesson for lesson in lessons() if lesson.status == "ready"]
+    for lesson in ready:
+        if name in (lesson.id, lesson.notebook, f"{lesson.notebook}.ipynb"):
+            return lesson
+    raise SettingError(
+        f"{name} 이라는 레슨이 없습니다.", "번호가 틀렸거나 아직 열리지 않은 레슨입니다.",
+        f"열려 있는 레슨: {', '.join(lesson.id for lesson in ready)}",
+    )

@@ -1,0 +1,127 @@
+"""The first cell of every lesson: says what it runs on and turns tracebacks of dead servers into sentences."""
+
+from __future__ import annotations
+
+import os
+import platform
+import urllib.error
+from types import TracebackType
+from typing import Any
+
+import httpx2
+import nbformat
+import openai
+import psutil
+from IPython.core.getipython import get_ipython
+from IPython.display import display
+
+from servinglab import curriculum, plots
+from servinglab.engines import llama_server
+from servinglab.errors import EngineNotFound, NothingListening, ServingLabError, StreamBroken, WrongKey, in_ci
+from servinglab.exercises.core import Note
+
+TOLD = (
+    openai.APIConnectionError,
+    openai.AuthenticationError,
+    httpx2.TransportError,
+    urllib.error.URLError,
+    ConnectionError,
+    NameError,
+)
+"""What a lesson's own calls raise when a server is gone, silent or locked, or an earlier cell was not run."""
+
+
+def begin(lesson: str) -> None:
+    """Prepare the kernel for a lesson and say what it runs on. Raises SettingError for an unknown lesson."""
+    entry = curriculum.find(lesson)
+    plots.use_style()
+    shell = get_ipython()
+    if shell is not None:
+        shell.set_custom_exc(TOLD, show_told)  # type: ignore[no-untyped-call]
+    memory = psutil.virtual_memory().total / 2**30
+    print(f"레슨 {entry.id} {entry.title}: 준비됐습니다.")
+    print(f"이 컴퓨터: {platform.system()}, Python {platform.python_version()}, "
+          f"코어 {psutil.cpu_count()}개, 메모리 {memory:.0f} GB")
+    if not os.environ.get("LLAMA_SERVER_URL"):
+        require_engine(entry)
+
+
+def require_engine(entry: curriculum.Lesson) -> None:
+    """Where no engine is installed, say how to get one and show the recorded run instead. In CI raise EngineNotFound."""
+    try:
+        llama_server.find()
+    except EngineNotFound as error:
+        if in_ci():
+            raise
+        display(Note("[없음] " + error.what, f"{error.why}\n고치기: {error.todo}"))  # type: ignore[no-untyped-call]
+        show_recording(entry)
+
+
+def show_recording(entry: curriculum.Lesson) -> None:
+    """What the lesson's cells printed when it was last built, labelled with date and machine. Raises in CI."""
+    if in_ci():
+        raise ServingLabError("기록된 실행을 보여 주었습니다.", "CI에서는 살아 있는 엔진만 인정합니다.")
+    notebook = nbformat.read(entry.path, as_version=4)  # type: ignore[no-untyped-call]
+    recorded = notebook.metadata["recorded"]
+    title = f"기록된 실행 ({recorded['date']}, {recorded['machine']}). 지금 이 컴퓨터에서 나온 값이 아닙니다."
+    outputs = [
+        output.get("text", "")
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+        if output.output_type == "stream"
+    ]
+    display(Note(title, "\n".join(outputs)))  # type: ignore[no-untyped-call]
+
+
+def our_group(fact: str, sentence: str) -> None:
+    """The box "우리 연구회에선": `sentence` with the fact of `data/group.yaml` in place of {}, or how to fill it in."""
+    value = getattr(curriculum.group(), fact)
+    text = (
+        f"아직 적혀 있지 않습니다. 서버 운영자가 저장소의 data/group.yaml 파일에서 {fact} 값을 채우면 여기에 나옵니다."
+        if value is None
+        else sentence.format(value)
+    )
+    display(Note("우리 연구회에선", text))  # type: ignore[no-untyped-call]
+
+
+def explain(error: BaseException) -> ServingLabError:
+    """The Korean explanation of an error in `TOLD`."""
+    if isinstance(error, NameError):
+        return ServingLabError(
+            f"{error.name} 이라는 이름을 아직 모릅니다.",
+            "이 이름을 만드는 위쪽 셀을 실행하지 않았거나, 커널을 다시 시작해서 잊었거나, 철자가 다릅니다.",
+            "맨 위부터 차례로 실행하세요. 메뉴의 실행 → 선택한 셀 위 모두 실행을 쓰면 한 번에 됩니다.",
+        )
+    if isinstance(error, openai.AuthenticationError) or getattr(error, "code", None) == 401:
+        return WrongKey(
+            "서버가 API 키를 받아 주지 않았습니다 (상태 코드 401).", "키가 없거나 틀렸습니다.", "키를 확인한 뒤 이 셀을 다시 실행하세요."
+        )
+    if isinstance(error, urllib.error.HTTPError):
+        return ServingLabError(
+            f"서버가 상태 코드 {error.code} 로 답했습니다.", str(error.reason), "주소와 보낸 내용을 확인하세요."
+        )
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, (httpx2.RemoteProtocolError, httpx2.ReadError, ConnectionResetError)):
+            return StreamBroken(
+                "서버가 답을 하다가 끊겼습니다.",
+                f"서버 프로그램이 도중에 끝났거나 연결이 끊어졌습니다 ({type(cause).__name__}). 이미 화면에 나온 글은 그대로 남습니다.",
+                "서버를 켜는 셀을 다시 실행한 뒤 이 셀을 다시 실행하세요.",
+            )
+        cause = cause.__cause__ or cause.__context__
+    return NothingListening(
+        "서버에 연결하지 못했습니다.",
+        f"서버가 꺼져 있거나 주소가 다릅니다 ({type(error).__name__}).",
+        "서버를 켜는 셀을 다시 실행한 뒤 이 셀을 다시 실행하세요.",
+    )
+
+
+def show_told(
+    shell: Any, kind: type[BaseException], error: BaseException, trace: TracebackType | None, tb_offset: int | None = None
+) -> list[str]:
+    """IPython's hook for `TOLD`: the explanation in place of the stack. The cell still counts as failed."""
+    told = explain(error)
+    lines = told._render_traceback_()
+    shell._showtraceback(type(told), told, lines)
+    return lines
