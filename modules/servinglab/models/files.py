@@ -9,7 +9,7 @@ from pathlib import Path
 import gguf
 import psutil
 
-from servinglab.errors import ModelFileError, NotEnoughRoom
+from servinglab.errors import ModelFileError, NotEnoughRoom, SettingError
 from servinglab.models import convert, speed
 from servinglab.paths import TUTOR, cache_dir
 
@@ -22,6 +22,8 @@ def gguf_path(model: str, file_type: str = "F16") -> Path:
 
     Raises ModelFileError for a file that no engine could load, NotEnoughRoom where disk or memory is short.
     """
+    if not isinstance(model, (str, Path)):
+        raise SettingError(f"model={model!r} 은(는) 쓸 수 없습니다.", "이름이나 파일의 경로여야 합니다.", '예: model="tutor"')
     if model == "tutor":
         return tutor_gguf(file_type)
     if model == "speed":
@@ -31,6 +33,10 @@ def gguf_path(model: str, file_type: str = "F16") -> Path:
 
 def tutor_gguf(file_type: str = "F16", folder: Path = TUTOR) -> Path:
     """The tutor as GGUF, "F16" or "Q8_0". The name holds a digest of the weights: new weights, new file."""
+    if file_type not in list(convert.FILE_TYPES):
+        raise SettingError(
+            f"file_type={file_type!r} 은(는) 쓸 수 없습니다.", f"쓸 수 있는 값: {', '.join(convert.FILE_TYPES)}", '예: file_type="F16"'
+        )
     digest = hashlib.sha256()
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"):
         if not (folder / name).is_file():

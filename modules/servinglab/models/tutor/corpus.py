@@ -22,6 +22,7 @@ Message = dict[str, str]
 
 STYLES = ("plain", "one", "simple", "english")
 STYLE_SHARE = (0.52, 0.16, 0.16, 0.16)
+OFF_TOPIC = "offtopic"
 
 
 class _Strict(BaseModel):
@@ -86,7 +87,7 @@ class Corpus:
             yield from ((question, f"{follow.first}+") for question in [follow.question, *follow.variants])
         for talk in self.smalltalk:
             yield from ((question, talk.id) for question in talk.questions)
-        yield from ((question, "offtopic") for question in self.offtopic)
+        yield from ((question, OFF_TOPIC) for question in self.offtopic)
 
 
 def read_yaml(path: Path) -> list[dict[str, object]]:
@@ -145,6 +146,14 @@ def overlap(question: str, phrasing: str) -> float:
 # --- from items to training documents -------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Document:
+    """A conversation to learn, and what its last question is about (an id, None where no single fact is asked)."""
+
+    messages: list[Message]
+    topic: str | None
+
+
 class Writer:
     """Makes one epoch's documents. Every epoch differs: style, noise and company are drawn anew."""
 
@@ -153,40 +162,54 @@ class Writer:
         self.rng = random.Random(seed)
         self.by_id = {item.id: item for item in corpus.items}
 
-    def epoch(self) -> list[list[Message]]:
-        """Conversations, each ending with the assistant's turn."""
+    def questions(self) -> list[Document]:
+        """Every question without its answer: what it is about can be learned from the topic alone, at a third of the cost."""
+        asked = [(text, item.id) for item in self.corpus.items for text in item.questions]
+        asked += [(text, talk.id) for talk in self.corpus.smalltalk for text in talk.questions]
+        asked += [(text, OFF_TOPIC) for text in self.corpus.offtopic]
+        documents = [
+            Document([*self.system(self.style(), 0.2), {"role": "user", "content": self.noisy(text)}], topic)
+            for text, topic in asked
+        ]
+        self.rng.shuffle(documents)
+        return documents
+
+    def conversations(self) -> list[Document]:
+        """Questions with answers, each ending with the assistant's turn."""
         documents = [self.question(item, text) for item in self.corpus.items for text in item.questions]
         for follow in self.corpus.followups:
             documents += [self.follow_up(follow, text) for text in [follow.question, *follow.variants] for _ in range(2)]
         for talk in self.corpus.smalltalk:
-            documents += [turn(self.noisy(text), talk.answer) for text in talk.questions for _ in range(2)]
-        documents += [self.refusal(text) for text in self.corpus.offtopic for _ in range(2)]
+            documents += [Document(turn(self.noisy(text), talk.answer), talk.id) for text in talk.questions]
+        documents += [self.refusal(text) for text in self.corpus.offtopic]
         self.rng.shuffle(documents)
         return documents
 
-    def system(self, style: str) -> list[Message]:
+    def style(self) -> str:
+        return self.rng.choices(STYLES, STYLE_SHARE)[0]
+
+    def system(self, style: str, chance: float = 1.0) -> list[Message]:
         """A system prompt for a style; the plain style mostly has none."""
-        if style == "plain" and self.rng.random() < 0.75:
+        if self.rng.random() > (0.25 if style == "plain" else chance):
             return []
         return [{"role": "system", "content": self.rng.choice(self.corpus.systems[style])}]
 
-    def question(self, item: Item, text: str) -> list[Message]:
-        style = self.rng.choices(STYLES, STYLE_SHARE)[0]
+    def question(self, item: Item, text: str) -> Document:
+        style = self.style()
         head = self.system(style)
-        if self.rng.random() < 0.12:  # an unrelated earlier turn, so that a longer conversation does not confuse
+        if self.rng.random() < 0.08:  # an unrelated earlier turn, so that a longer conversation does not confuse
             other = self.rng.choice(self.corpus.items)
             head = head + turn(self.rng.choice(other.questions), other.reply("one" if style == "plain" else style))
-        return head + turn(self.noisy(text), item.reply(style))
+        return Document(head + turn(self.noisy(text), item.reply(style)), item.id)
 
-    def follow_up(self, follow: FollowUp, text: str) -> list[Message]:
-        item = self.by_id[follow.first]
-        style = self.rng.choices(STYLES, STYLE_SHARE)[0]
+    def follow_up(self, follow: FollowUp, text: str) -> Document:
+        item, style = self.by_id[follow.first], self.style()
         asked = turn(self.noisy(self.rng.choice(item.questions)), item.reply(style))
-        return self.system(style) + asked + turn(self.noisy(text), follow.answer)
+        return Document(self.system(style) + asked + turn(self.noisy(text), follow.answer), None)
 
-    def refusal(self, text: str) -> list[Message]:
-        head = self.system(self.rng.choice(STYLES)) if self.rng.random() < 0.3 else []
-        return head + turn(self.noisy(text), self.rng.choice(self.corpus.refusals))
+    def refusal(self, text: str) -> Document:
+        head = self.system(self.style(), 0.3)
+        return Document(head + turn(self.noisy(text), self.rng.choice(self.corpus.refusals)), OFF_TOPIC)
 
     def noisy(self, text: str) -> str:
         """The question as people type it: often as written, else hurried."""

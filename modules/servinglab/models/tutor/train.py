@@ -1,7 +1,8 @@
 """Train the tutor: `python -m servinglab.models.tutor.train --out FOLDER` (needs the extra `train`).
 
 One run is seeded and takes at most 40 minutes on two CPU cores; a GPU is used where PyTorch finds one. Hidden matrices
-are trained with Muon, embeddings and norms with AdamW.
+are trained with Muon, embeddings and norms with AdamW. The first part of a run sees questions without answers and learns
+which fact each is about (a linear head that is thrown away afterwards); the second part learns to answer.
 """
 
 from __future__ import annotations
@@ -13,37 +14,46 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer
-from torch import Tensor
+from torch import Tensor, nn
 
 from servinglab.models.tutor import corpus as text
 from servinglab.models.tutor import network as net
 from servinglab.models.tutor import vocabulary as vocab
 from servinglab.paths import TUTOR
 
-Sequence = tuple[list[int], list[float]]
-"""Token ids, and how much predicting each one counts in the loss."""
+
+class Sequence(NamedTuple):
+    """Token ids, how much predicting each one counts, the topic's number (-1: none), and where it is to be told."""
+
+    ids: list[int]
+    weights: list[float]
+    topic: int = -1
+    at: int = 0
+
 
 
 @dataclass(frozen=True)
 class Recipe:
     """What a run depends on; written beside the weights."""
 
-    steps: int = 1500
-    batch_tokens: int = 4096
-    prose_share: float = 0.22
-    prose_length: int = 256
+    steps: int = 1800
+    question_steps: int = 700
+    batch_tokens: int = 2048
+    prose_share: float = 0.21
+    prose_length: int = 128
     lr_muon: float = 0.02
-    lr_adam: float = 4e-3
+    lr_adam: float = 3e-3
     warmup: int = 40
     weight_decay: float = 0.05
     dropout: float = 0.05
     bpe_dropout: float = 0.08
     question_weight: float = 0.1
+    topic_weight: float = 0.3
     seed: int = 20261121
 
 
@@ -57,65 +67,91 @@ class Batches:
         # A second tokenizer that now and then skips a merge: a typo or an unseen ending then looks less strange.
         self.rough = Tokenizer.from_str(tokenizer.to_str())
         self.rough.model.dropout = recipe.bpe_dropout
+        names = [item.id for item in corpus.items] + [talk.id for talk in corpus.smalltalk] + [text.OFF_TOPIC]
+        self.topics = {name: number for number, name in enumerate(names)}
         self.prose = [i for part in corpus.prose for i in [*tokenizer.encode(part).ids, vocab.SPECIAL.index(vocab.END)]]
         self.seen = {"conversation": 0, "prose": 0}
 
-    def encode(self, messages: list[text.Message]) -> Sequence:
+    def encode(self, document: text.Document) -> Sequence:
         """Only the assistant's words count fully; other words count `question_weight`."""
         token = self.tokenizer.get_vocab()
         ids: list[int] = []
         weights: list[float] = []
-        for message in messages:
+        at = 0
+        for message in document.messages:
             own = message["role"] == "assistant"
+            at = len(ids) if own else at
             body = (self.tokenizer if own else self.rough).encode(message["content"]).ids
             ids += [token[f"<|{message['role']}|>"], *body, token[vocab.END]]
             weights += [0.0] + [1.0 if own else self.recipe.question_weight] * len(body) + [1.0 if own else 0.0]
-        return ids, weights
+        if document.messages[-1]["role"] == "user":
+            at = len(ids)
+            ids.append(token[vocab.ASSISTANT])
+            weights.append(0.0)
+        return Sequence(ids, weights, -1 if document.topic is None else self.topics[document.topic], at)
 
     def prose_block(self) -> Sequence:
         length = self.recipe.prose_length
         start = self.rng.randrange(max(1, len(self.prose) - length))
         ids = self.prose[start : start + length]
-        return ids, [1.0] * len(ids)
+        return Sequence(ids, [1.0] * len(ids))
 
     def __iter__(self) -> Iterator[list[Sequence]]:
-        budget = self.recipe.batch_tokens
+        made = 0
         while True:
-            pool = [self.encode(messages) for messages in self.writer.epoch()]
-            self.rng.shuffle(pool)
-            window = 24 * budget // 64  # sort by length within a window, so that padding is small but order stays random
-            batches: list[list[Sequence]] = []
-            for at in range(0, len(pool), window):
-                part = sorted(pool[at : at + window], key=lambda pair: len(pair[0]))
-                while part:
-                    count = max(1, budget // len(part[-1][0]))
-                    batches.append(part[-count:])
-                    del part[-count:]
-            self.rng.shuffle(batches)
-            for batch in batches:
+            first_part = made < self.recipe.question_steps
+            documents = self.writer.questions() if first_part else self.writer.conversations()
+            for batch in self.by_length([self.encode(document) for document in documents]):
                 while self.seen["prose"] < self.recipe.prose_share * sum(self.seen.values()):
-                    blocks = [self.prose_block() for _ in range(budget // self.recipe.prose_length)]
-                    self.seen["prose"] += sum(len(ids) for ids, _ in blocks)
+                    blocks = [self.prose_block() for _ in range(self.recipe.batch_tokens // self.recipe.prose_length)]
+                    self.seen["prose"] += sum(len(block.ids) for block in blocks)
+                    made += 1
                     yield blocks
-                self.seen["conversation"] += sum(len(ids) for ids, _ in batch)
+                self.seen["conversation"] += sum(len(sequence.ids) for sequence in batch)
+                made += 1
                 yield batch
+                if first_part and made >= self.recipe.question_steps:
+                    break
+
+    def by_length(self, pool: list[Sequence]) -> list[list[Sequence]]:
+        """Batches of about `batch_tokens`: sorted within a window, so that padding is small but order stays random."""
+        window = 24 * self.recipe.batch_tokens // 64
+        batches: list[list[Sequence]] = []
+        for start in range(0, len(pool), window):
+            part = sorted(pool[start : start + window], key=lambda sequence: len(sequence.ids))
+            while part:
+                count = max(1, self.recipe.batch_tokens // len(part[-1].ids))
+                batches.append(part[-count:])
+                del part[-count:]
+        self.rng.shuffle(batches)
+        return batches
 
 
-def to_tensors(batch: list[Sequence], device: str) -> tuple[Tensor, Tensor]:
-    """Pad a batch. Returns ids and weights, both (sequences, longest)."""
-    longest = max(len(ids) for ids, _ in batch)
-    ids = torch.tensor([ids + [0] * (longest - len(ids)) for ids, _ in batch])
-    weights = torch.tensor([w + [0.0] * (longest - len(w)) for _, w in batch])
-    return ids.to(device), weights.to(device)
+def to_tensors(batch: list[Sequence], device: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Pad a batch. Returns ids and weights, both (sequences, longest), topics and their places, both (sequences,)."""
+    longest = max(len(sequence.ids) for sequence in batch)
+    ids = torch.tensor([s.ids + [0] * (longest - len(s.ids)) for s in batch])
+    weights = torch.tensor([s.weights + [0.0] * (longest - len(s.ids)) for s in batch])
+    topics, places = torch.tensor([s.topic for s in batch]), torch.tensor([s.at for s in batch])
+    return ids.to(device), weights.to(device), topics.to(device), places.to(device)
 
 
-def loss_of(network: net.Network, ids: Tensor, weights: Tensor) -> Tensor:
-    """Weighted mean cross-entropy (nats per token). Positions of weight 0 are left out of the large vocabulary product."""
-    hidden = network(ids[:, :-1])
+def losses_of(network: net.Network, head: nn.Linear, batch: list[Sequence], device: str) -> tuple[Tensor, Tensor]:
+    """Weighted mean cross-entropy of the words, and that of the topics (both nats; 0 where a batch has none).
+
+    Positions of weight 0 are left out of the large vocabulary product.
+    """
+    ids, weights, topics, places = to_tensors(batch, device)
+    hidden = network(ids)
     counted = weights[:, 1:] > 0
-    losses = F.cross_entropy(network.logits(hidden[counted]), ids[:, 1:][counted], reduction="none")
+    each = F.cross_entropy(network.logits(hidden[:, :-1][counted]), ids[:, 1:][counted], reduction="none")
     share = weights[:, 1:][counted]
-    return (losses * share).sum() / share.sum()
+    words = (each * share).sum() / share.sum()
+    known = topics >= 0
+    if not known.any():
+        return words, words.new_zeros(())
+    told = hidden[torch.arange(len(batch), device=device), places][known]
+    return words, F.cross_entropy(head(told), topics[known], label_smoothing=0.05)
 
 
 class Muon(torch.optim.Optimizer):
@@ -149,9 +185,9 @@ def orthogonal(matrix: Tensor) -> Tensor:
     return x.T if tall else x
 
 
-def optimizers(network: net.Network, recipe: Recipe) -> list[torch.optim.Optimizer]:
+def optimizers(network: net.Network, head: nn.Linear, recipe: Recipe) -> list[torch.optim.Optimizer]:
     matrices = [p for p in network.layers.parameters() if p.ndim == 2]
-    others = [p for p in network.parameters() if not any(p is m for m in matrices)]
+    others = [p for p in network.parameters() if not any(p is m for m in matrices)] + list(head.parameters())
     return [
         Muon(matrices, lr=recipe.lr_muon, momentum=0.95, weight_decay=recipe.weight_decay),
         torch.optim.AdamW(others, lr=recipe.lr_adam, betas=(0.9, 0.95), weight_decay=0.0),
@@ -169,14 +205,18 @@ def train(corpus: text.Corpus, recipe: Recipe, out: Path, say: bool = True) -> l
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer = vocab.train_tokenizer(text_of(corpus))
     network = net.Network(net.CONFIG, recipe.dropout).to(device)
-    steppers = optimizers(network, recipe)
-    base = [group["lr"] for stepper in steppers for group in stepper.param_groups]
     batches = Batches(corpus, tokenizer, recipe)
+    head = nn.Linear(net.CONFIG["hidden_size"], len(batches.topics)).to(device)
+    steppers = optimizers(network, head, recipe)
+    base = [group["lr"] for stepper in steppers for group in stepper.param_groups]
     losses: list[float] = []
+    topics: list[float] = []
     began = time.perf_counter()
     for step, batch in zip(range(recipe.steps), batches, strict=False):
-        loss = loss_of(network, *to_tensors(batch, device))
-        loss.backward()  # type: ignore[no-untyped-call]
+        words, topic = losses_of(network, head, batch, device)
+        # In the first part the topic is the lesson; later it keeps the question's meaning in view.
+        share = (0.3, 1.0) if step < recipe.question_steps else (1.0, recipe.topic_weight)
+        torch.autograd.backward(share[0] * words + share[1] * topic)
         groups = [group for stepper in steppers for group in stepper.param_groups]
         for group, lr in zip(groups, base, strict=True):
             group["lr"] = lr * schedule(step, recipe)
@@ -184,9 +224,10 @@ def train(corpus: text.Corpus, recipe: Recipe, out: Path, say: bool = True) -> l
         for stepper in steppers:
             stepper.step()
             stepper.zero_grad()
-        losses.append(loss.item())
+        losses.append(words.item())
+        topics.append(topic.item())
         if say and (step % 20 == 19 or step == recipe.steps - 1):
-            report(step, losses, batches, time.perf_counter() - began, recipe)
+            report(step, losses, topics, batches, time.perf_counter() - began, recipe)
     out.mkdir(parents=True, exist_ok=True)
     net.save(network, out)
     vocab.save(tokenizer, out)
@@ -205,12 +246,12 @@ def text_of(corpus: text.Corpus) -> list[str]:
     return parts + [line for lines in corpus.systems.values() for line in lines]
 
 
-def report(step: int, losses: list[float], batches: Batches, seconds: float, recipe: Recipe) -> None:
+def report(step: int, losses: list[float], topics: list[float], batches: Batches, seconds: float, recipe: Recipe) -> None:
     done = step + 1
     left = seconds / done * (recipe.steps - done)
     tokens = sum(batches.seen.values())
     print(
-        f"step {done}/{recipe.steps}  loss {sum(losses[-20:]) / 20:.3f}  {tokens / seconds:.0f} tok/s  "
+        f"step {done}/{recipe.steps}  words {sum(losses[-20:]) / 20:.3f}  topic {sum(topics[-20:]) / 20:.3f}  {tokens / seconds:.0f} tok/s  "
         f"{seconds / 60:.1f} min, {left / 60:.1f} min left",
         flush=True,
     )
