@@ -13,7 +13,7 @@ from pathlib import Path
 
 from servinglab import curriculum, doctor, workspace
 from servinglab.errors import ServingLabError, SettingError
-from servinglab.paths import DATA, ROOT, WORK, cache_dir, log_dir
+from servinglab.paths import DATA, WORK, cache_dir, log_dir
 
 
 def lab(arguments: argparse.Namespace) -> int:
@@ -29,6 +29,8 @@ def lab(arguments: argparse.Namespace) -> int:
         command.append("--no-browser")
     if arguments.port is not None:
         command += ["--ServerApp.port", str(arguments.port)]
+    if os.name != "nt" and os.geteuid() == 0:
+        command.append("--allow-root")  # in a container there is often nobody else
     print("JupyterLab을 엽니다. 브라우저가 열리지 않으면 아래에 나오는 http://127.0.0.1 주소를 브라우저에 붙여 넣으세요.")
     print("끝내려면 이 터미널에서 Ctrl+C를 두 번 누르세요.", flush=True)
     environment = {**os.environ, "PATH": program_path()}
@@ -53,15 +55,16 @@ def lab_options() -> list[str]:
         f"--LabApp.default_url=/lab/tree/{workspace.INDEX}",
         "--LabApp.news_url=",
         "--LabApp.extension_manager=readonly",
-        "--ServerApp.terminals_enabled=True",
+        # No login shell: /etc/profile would set PATH anew, and `servinglab` would not be found in the terminal.
+        f"--ServerApp.terminado_settings={{'shell_command': ['{os.environ.get('SHELL') or '/bin/bash'}']}}",
     ]
 
 
 def reset(arguments: argparse.Namespace) -> int:
     fresh, old = workspace.reset(curriculum.find(arguments.lesson))
     if old is not None:
-        print(f"쓰던 파일은 {old.relative_to(ROOT)} 로 남겨 두었습니다.")
-    print(f"새 파일: {fresh.relative_to(ROOT)}")
+        print(f"쓰던 파일은 {old.name} 로 남겨 두었습니다.")
+    print(f"새 파일: {fresh}")
     return 0
 
 

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
+from packaging.requirements import Requirement
 from packaging.version import Version
 
 from servinglab.engines import llama_server
@@ -105,7 +106,8 @@ def disk() -> Finding:
 def gpu() -> Finding:
     program = shutil.which("nvidia-smi")
     if program is None:
-        return Finding("GPU", False, "NVIDIA GPU가 없습니다. 이 과정은 GPU 없이 모두 할 수 있습니다.", needed=False)
+        text = "NVIDIA GPU가 없습니다. 이 과정은 GPU 없이 모두 할 수 있습니다."
+        return Finding("GPU", False, text, "GPU가 꽂혀 있다면 NVIDIA 드라이버를 설치하세요. 없어도 괜찮습니다.", needed=False)
     query = [program, "--query-gpu=name,compute_cap,memory.total", "--format=csv,noheader"]
     done = subprocess.run(query, capture_output=True, text=True, timeout=LOOK_LIMIT, encoding="utf-8")
     text = "; ".join(done.stdout.strip().splitlines())
@@ -152,20 +154,27 @@ def korean_font() -> Finding:
     return Finding(name, all(ord(letter) in charmap for letter in "가힣글꼴"), FONT.name, fix)
 
 
+MANAGER_OF_IPYWIDGETS_8 = 5
+"""Major version of @jupyter-widgets/jupyterlab-manager that speaks ipywidgets 8's protocol."""
+
+
 def widgets() -> Finding:
-    """The front end must speak the protocol of the kernel's package: jupyterlab_widgets 3 for ipywidgets 8."""
+    """The front end must be one that the kernel's package asks for, and its extension must be installed."""
     name, fix = "위젯", ".venv/bin/pip install -c constraints.txt --force-reinstall ipywidgets jupyterlab_widgets 를 실행하세요."
     try:
         kernel = importlib.metadata.version("ipywidgets")
         front = importlib.metadata.version("jupyterlab_widgets")
+        wanted = [Requirement(text) for text in importlib.metadata.requires("ipywidgets") or []]
     except importlib.metadata.PackageNotFoundError as error:
         return Finding(name, False, f"{error.name} 이(가) 없습니다.", fix)
     extension = Path(sys.prefix) / "share/jupyter/labextensions/@jupyter-widgets/jupyterlab-manager/package.json"
     if not extension.is_file():
         return Finding(name, False, "화면 쪽 확장이 깔려 있지 않습니다.", fix)
     installed = json.loads(extension.read_text(encoding="utf-8"))["version"]
-    fits = Version(kernel).major == 8 and Version(front).major == 3 and Version(installed) == Version(front)
-    return Finding(name, fits, f"커널 ipywidgets {kernel}, 화면 jupyterlab-manager {installed}", fix)
+    asked = all(front in want.specifier for want in wanted if want.name == "jupyterlab_widgets")
+    fits = asked and Version(kernel).major == 8 and Version(installed).major == MANAGER_OF_IPYWIDGETS_8
+    text = f"커널 ipywidgets {kernel}, 화면 jupyterlab_widgets {front} (jupyterlab-manager {installed})"
+    return Finding(name, fits, text, fix)
 
 
 CHECKS: tuple[Callable[[], Finding], ...] = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import urllib.error
 from types import TracebackType
@@ -15,7 +14,7 @@ import psutil
 from IPython.core.getipython import get_ipython
 from IPython.display import display
 
-from servinglab import curriculum, plots
+from servinglab import curriculum, engines, plots
 from servinglab.engines import llama_server
 from servinglab.errors import EngineNotFound, NothingListening, ServingLabError, StreamBroken, WrongKey, in_ci
 from servinglab.exercises.core import Note
@@ -42,7 +41,7 @@ def begin(lesson: str) -> None:
     print(f"레슨 {entry.id} {entry.title}: 준비됐습니다.")
     print(f"이 컴퓨터: {platform.system()}, Python {platform.python_version()}, "
           f"코어 {psutil.cpu_count()}개, 메모리 {memory:.0f} GB")
-    if not os.environ.get("LLAMA_SERVER_URL"):
+    if not engines.shared_address():
         require_engine(entry)
 
 
@@ -91,7 +90,7 @@ def explain(error: BaseException) -> ServingLabError:
         return ServingLabError(
             f"{error.name} 이라는 이름을 아직 모릅니다.",
             "이 이름을 만드는 위쪽 셀을 실행하지 않았거나, 커널을 다시 시작해서 잊었거나, 철자가 다릅니다.",
-            "맨 위부터 차례로 실행하세요. 메뉴의 실행 → 선택한 셀 위 모두 실행을 쓰면 한 번에 됩니다.",
+            "맨 위부터 차례로 실행하세요. 실행 메뉴의 ‘위의 모든 셀 실행’을 쓰면 한 번에 됩니다.",
         )
     if isinstance(error, openai.AuthenticationError) or getattr(error, "code", None) == 401:
         return WrongKey(

@@ -13,7 +13,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "data"
 TUTOR = DATA / "tutor"
 NOTEBOOKS = ROOT / "notebooks"
-WORK = ROOT / "work"
+WORK = Path(os.environ.get("SERVINGLAB_WORK") or ROOT / "work")
+"""The learner's own folder. On a hub, where the course lies in a read-only place, `SERVINGLAB_WORK` names another."""
 
 
 def cache_dir() -> Path:

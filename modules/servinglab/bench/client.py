@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 
-from servinglab.errors import StreamBroken
+from servinglab.errors import SettingError, StreamBroken
 
 Message = dict[str, str]
 
@@ -142,12 +143,12 @@ async def ask(
             ) as answer:
                 record.status = answer.status
                 if answer.status != 200:
-                    record.error = f"상태 코드 {answer.status}: {(await answer.text())[:200]}"
+                    record.error = f"상태 코드 {answer.status}: {(await answer.text(errors='replace'))[:200]}"
                     return record
                 await read_stream(answer.content, record)
     except TimeoutError:
-        record.error = f"{timeout:.0f}초 안에 끝나지 않았습니다."
-    except aiohttp.ClientError as error:
+        record.error = f"{timeout:g}초 안에 끝나지 않았습니다."
+    except (aiohttp.ClientError, HttpProcessingError) as error:
         record.error = f"연결이 끊겼습니다 ({type(error).__name__})."
     return record
 
@@ -168,7 +169,10 @@ async def read_stream(stream: aiohttp.StreamReader, record: Record) -> None:
         data = line[5:].strip()
         if data == b"[DONE]":
             return
-        note_event(json.loads(data), now, record)
+        try:
+            note_event(json.loads(data), now, record)
+        except (ValueError, TypeError, AttributeError) as error:
+            record.error = f"서버가 알아볼 수 없는 조각을 보냈습니다 ({type(error).__name__})."
         if record.error:
             return
     record.error = "서버가 답을 끝맺지 않고 연결을 닫았습니다."
@@ -183,7 +187,7 @@ def note_event(event: dict[str, Any], now: float, record: Record) -> None:
     for choice in event.get("choices") or []:
         record.finish_reason = choice.get("finish_reason") or record.finish_reason
         text = (choice.get("delta") or {}).get("content")
-        if text:
+        if text and isinstance(text, str):
             record.times.append(now)
             record.texts.append(text)
 
@@ -191,7 +195,12 @@ def note_event(event: dict[str, Any], now: float, record: Record) -> None:
 async def ask_all(
     url: str, conversations: Sequence[Sequence[Message]], *, concurrency: int, **settings: Any
 ) -> list[Record]:
-    """Ask many questions, at most `concurrency` at a time; all are due at once. Records in the questions' order."""
+    """Ask many questions, at most `concurrency` at a time; all are due at once. Records in the questions' order.
+
+    Raises SettingError for a `concurrency` under 1, with which no question would ever be sent.
+    """
+    if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
+        raise SettingError(f"concurrency={concurrency!r} 은(는) 쓸 수 없습니다.", "1 이상의 정수여야 합니다.", "예: concurrency=4")
     gate = asyncio.Semaphore(concurrency)
     due = time.perf_counter()
     async with new_session() as session:

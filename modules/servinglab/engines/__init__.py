@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 from dotenv import dotenv_values
@@ -16,7 +17,7 @@ __all__ = ["Server", "connect", "start"]
 
 STARTERS = {"llama-server": llama_server.start}
 
-_embedded: Server | None = None
+_embedded: dict[str, Server] = {}
 
 
 def start(engine: str = "llama-server", model: str = "tutor", **settings: Any) -> Server:
@@ -25,7 +26,7 @@ def start(engine: str = "llama-server", model: str = "tutor", **settings: Any) -
     Settings are those of the engine's own `start` (for "llama-server": slots, context, port, api_key, options, …).
     Raises SettingError for an engine that the course cannot start, and what the engine's `start` raises.
     """
-    if engine not in STARTERS:
+    if engine not in list(STARTERS):
         raise SettingError(f"{engine!r} 엔진은 켤 줄 모릅니다.", f"켤 수 있는 엔진: {', '.join(STARTERS)}", "이름을 확인하세요.")
     bypass_proxy()
     server = STARTERS[engine](model, **settings)
@@ -37,20 +38,21 @@ def start(engine: str = "llama-server", model: str = "tutor", **settings: Any) -
 def connect(model: str | None = None) -> Server:
     """The shared server of `LLAMA_SERVER_URL` / `LLAMA_API_KEY` (environment or `.env`), else the embedded tutor.
 
-    Says which. Called again in the same kernel it returns the embedded server that is already running.
+    Says which. Called again in the same kernel it returns the embedded server that already runs with that model.
     Raises what tells the failures apart: NothingListening, WrongKey, ModelLoading, UnknownModel, NotAnLLMServer, SettingError.
     """
-    global _embedded
     # The environment goes before the file, and the folder of the notebook before that of the repository.
-    settings = {**dotenv_values(ROOT / ".env"), **dotenv_values(".env"), **os.environ}
+    settings = {**read_env(ROOT / ".env"), **read_env(Path(".env")), **os.environ}
     address = settings.get("LLAMA_SERVER_URL") or ""
     if not address.strip(" "):
-        if _embedded is None or not _embedded.alive:
-            _embedded = start(model=model or "tutor")
+        name = model or "tutor"
+        running = _embedded.get(name)
+        if running is not None and running.alive:
+            print(f"이미 켜 둔 내장 서버를 씁니다. 모델: {running.model}, 주소: {running.url}")
         else:
-            print(f"이미 켜 둔 내장 서버를 씁니다. 모델: {_embedded.model}, 주소: {_embedded.url}")
-        return _embedded
-    url, key = probe.clean_url(address), (settings.get("LLAMA_API_KEY") or "").strip()
+            running = _embedded[name] = start(model=name)
+        return running
+    url, key = probe.clean_url(address), setting("LLAMA_API_KEY").strip()
     if is_local(url):
         bypass_proxy()
     found = probe.identify(url, key, model)
@@ -58,8 +60,33 @@ def connect(model: str | None = None) -> Server:
     return Server(url, model or found.models[0], key)
 
 
+def read_env(path: Path) -> dict[str, str | None]:
+    """The settings of a `.env` file, {} where there is none. Raises SettingError for one that cannot be read."""
+    try:
+        return dotenv_values(path, encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError(
+            f"설정 파일 {path.absolute()} 을(를) 읽을 수 없습니다.",
+            f"읽을 권한이 없거나, UTF-8이 아닌 방식으로 저장한 파일입니다 ({type(error).__name__}).",
+            "메모장이라면 다른 이름으로 저장에서 인코딩을 UTF-8로 고르세요.",
+        ) from error
+
+
+def setting(name: str) -> str:
+    """A setting of the learner's. The environment goes before `.env`, the notebook's folder before the repository."""
+    values = {**dotenv_values(ROOT / ".env"), **dotenv_values(".env"), **os.environ}
+    return values.get(name) or ""
+
+
+def shared_address() -> str:
+    """Where the shared server is, as typed; "" where none is set."""
+    return setting("LLAMA_SERVER_URL").strip(" ")
+
+
 def bypass_proxy() -> None:
     """Let `curl` and `urllib` in this kernel reach 127.0.0.1 directly where a company sets HTTP_PROXY."""
     for name in ("NO_PROXY", "no_proxy"):
         hosts = [host for host in os.environ.get(name, "").split(",") if host]
+        if hosts == ["*"]:  # no proxy for anybody, which holds only as long as it stands alone
+            continue
         os.environ[name] = ",".join(dict.fromkeys([*hosts, "127.0.0.1", "localhost"]))

@@ -9,9 +9,11 @@ import subprocess
 import sysconfig
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx2
+import psutil
 
 from servinglab import models
 from servinglab.engines.server import Server, command_line, direct_http, end, spawn
@@ -89,49 +91,64 @@ def start(
     Raises:
         EngineNotFound, PortTaken, ModelFileError, NotEnoughRoom, SettingError, EngineFailed.
     """
-    for name, value in (("slots", slots), ("context", context)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise SettingError(f"{name}={value!r} 은(는) 쓸 수 없습니다.", "1 이상의 정수여야 합니다.", f"예: {name}=4")
+    check_settings(slots, context, options, timeout)
     program = find()
-    path = models.gguf_path(model, file_type)
-    alias = model if model in models.NAMES else path.stem
+    path = models.gguf_path(model, file_type).absolute()
+    alias = model if model in models.NAMES else path.stem.replace(",", " ")  # a comma would begin a second alias
     folder = log_dir()
     with disk_errors(folder / "log"):
         folder.mkdir(parents=True, exist_ok=True)
-    key_file = write_key(api_key, folder) if api_key else None
+    if port is not None:
+        require_free(port)
     for attempt in range(3):
-        if port is not None:
-            require_free(port)
+        key_file = None if api_key in ("", None) else write_key(api_key, folder)
         chosen = port or free_port()
         command = [str(program), "-m", str(path), "--alias", alias, "--host", "127.0.0.1", "--port", str(chosen)]
         command += ["-np", str(slots), "-c", str(slots * context), "--metrics"]
+        # The tutor is too small to gain by a second thread, and on a busy machine threads that wait for each other crawl:
+        # beside a training run on two cores one token took 640 ms with two threads and 1 ms with one.
+        command += ["-t", "1"] if model == "tutor" else []
         command += ["--api-key-file", str(key_file)] if key_file else []
         command += options
         log = folder / f"llama-server-{chosen}.log"
-        with disk_errors(log):
-            process = spawn(command, log, child_environment())
-        server = Server(f"http://127.0.0.1:{chosen}", alias, api_key, command_line(command), log, process, key_file)
+        server = Server(f"http://127.0.0.1:{chosen}", alias, api_key, command_line(command), log, key_file=key_file)
         try:
+            with disk_errors(log):
+                server.process = spawn(command, log, child_environment(), litter=key_file)
             wait_until_ready(server, path, timeout)
             return server
-        except PortTaken:
-            server.process = None
-            if port is not None or attempt == 2:
-                server.stop()
-                raise
-        except BaseException:
+        except BaseException as error:
             server.stop()
-            raise
+            if port is not None or attempt == 2 or not isinstance(error, PortTaken):
+                raise
     raise AssertionError("unreachable")
+
+
+def check_settings(slots: int, context: int, options: Sequence[str], timeout: float) -> None:
+    """Raise SettingError for a value of the wrong type: notebooks are not checked by mypy."""
+    for name, value in (("slots", slots), ("context", context)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise SettingError(f"{name}={value!r} 은(는) 쓸 수 없습니다.", "1 이상의 정수여야 합니다.", f"예: {name}=4")
+    if not isinstance(options, (tuple, list)) or not all(isinstance(option, str) for option in options):
+        raise SettingError(
+            f"options={options!r} 은(는) 쓸 수 없습니다.", "문자열을 모은 튜플이어야 합니다.", '예: options=("-t", "2")'
+        )
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
+        raise SettingError(f"timeout={timeout!r} 은(는) 쓸 수 없습니다.", "0보다 큰 초 수여야 합니다.", "예: timeout=60")
 
 
 def write_key(key: str, folder: Path) -> Path:
     """Put the key into a file that only this user can read."""
-    if not key.isascii() or not key.isprintable() or key.strip() != key:
+    if not isinstance(key, str) or not key.isascii() or not key.isprintable() or key.strip() != key:
         raise SettingError("API 키에 쓸 수 없는 글자가 있습니다.", "키에는 영문, 숫자, 기호만 들어갑니다.", "빈칸과 줄바꿈을 빼세요.")
-    handle, name = tempfile.mkstemp(dir=folder, prefix="key-")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(key + "\n")
+    with disk_errors(folder / "key"):
+        handle, name = tempfile.mkstemp(dir=folder, prefix="key-")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(key + "\n")
+        except OSError:
+            Path(name).unlink()
+            raise
     return Path(name)
 
 
@@ -150,7 +167,7 @@ def wait_until_ready(server: Server, path: Path, timeout: float) -> None:
             if not server.alive:
                 raise reason_for_exit(server, path)
             try:
-                if http.get(f"{server.url}/health").status_code == 200 and server.alive:
+                if http.get(f"{server.url}/health").status_code == 200 and has_port(server):
                     return
             except httpx2.TransportError:
                 pass  # not listening yet: keep waiting, the loop is limited
@@ -163,6 +180,18 @@ def wait_until_ready(server: Server, path: Path, timeout: float) -> None:
         "모델이 크거나 컴퓨터가 몹시 바쁩니다.",
         f"기록을 보세요: {server.log}",
     )
+
+
+def has_port(server: Server) -> bool:
+    """Whether it is our program that answers: another one may have taken the port since `free_port`, and answers while
+    ours has not yet noticed that it came too late."""
+    assert server.process is not None
+    try:
+        ours = psutil.Process(server.process.pid).children(recursive=True)
+        open_ports = [c.laddr.port for process in ours for c in process.net_connections("inet") if c.status == "LISTEN"]
+    except psutil.Error:
+        return False  # it has just ended: the next look finds out why
+    return server.port in open_ports
 
 
 def reason_for_exit(server: Server, path: Path) -> PortTaken | ModelFileError | EngineFailed:

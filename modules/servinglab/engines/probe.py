@@ -27,19 +27,22 @@ ENGINES = {"llamacpp": "llama.cpp", "vllm": "vLLM", "library": "Ollama"}
 def clean_url(text: str) -> str:
     """Check an address typed by a person. Returns it without a final "/" or "/v1". Raises SettingError."""
     example = "http://127.0.0.1:8080 처럼 적어 주세요."
+    shown = text.rpartition("@")[2]  # what stands before "@" may be a password
     if re.search(r"[\s\x00-\x1f\x7f]", text.strip(" ")):
         raise SettingError("서버 주소에 빈칸이나 줄바꿈이 들어 있습니다.", "복사할 때 함께 붙었을 수 있습니다.", example)
     try:
         url = httpx2.URL(text.strip(" "))
     except (httpx2.InvalidURL, ValueError) as error:
-        raise SettingError(f"서버 주소 {text!r} 을(를) 읽을 수 없습니다.", str(error), example) from error
-    if url.scheme not in ("http", "https") or not url.host or url.userinfo:
+        raise SettingError(f"서버 주소 {shown} 을(를) 읽을 수 없습니다.", "주소나 포트 번호의 꼴이 아닙니다.", example) from error
+    if url.scheme not in ("http", "https") or not url.host or "@" in text:
         raise SettingError(
-            f"서버 주소 {url.copy_with(userinfo=b'')} 은(는) 쓸 수 없는 꼴입니다.",
+            f"서버 주소 {shown} 은(는) 쓸 수 없는 꼴입니다.",
             "http:// 또는 https:// 로 시작하고, 사용자 이름이나 열쇠를 담지 않아야 합니다.",
             example,
         )
-    return re.sub(r"/(v1)?/?$", "", str(url).rstrip("/"))
+    if url.port is not None and not 1 <= url.port <= 65535:
+        raise SettingError(f"서버 주소 {shown} 의 포트를 쓸 수 없습니다.", "포트는 1부터 65535까지의 정수입니다.", example)
+    return re.sub(r"/v1$", "", str(url.copy_with(query=None, fragment=None)).rstrip("/"))
 
 
 def ask(url: str, key: str, timeout: float) -> httpx2.Response:
@@ -52,9 +55,9 @@ def ask(url: str, key: str, timeout: float) -> httpx2.Response:
     try:
         with direct_http(url, timeout) as http:
             return http.get(f"{url}/v1/models", headers=headers)
-    except httpx2.RemoteProtocolError as error:
+    except (httpx2.RemoteProtocolError, httpx2.DecodingError) as error:
         raise not_an_llm(url, f"HTTP가 아닌 답이 왔습니다 ({error}).") from error
-    except httpx2.TransportError as error:
+    except (httpx2.TransportError, UnicodeError) as error:  # UnicodeError: a host name longer than names may be
         raise NothingListening(
             f"{url} 에서 아무 프로그램도 답하지 않습니다.",
             f"서버가 꺼져 있거나, 주소나 포트가 다르거나, 방화벽이 막고 있습니다 ({type(error).__name__}).",
@@ -108,7 +111,7 @@ def read_models(url: str, answer: httpx2.Response) -> Found:
         entries = answer.json()["data"]
         models = [str(entry["id"]) for entry in entries]
         owner = str(entries[0].get("owned_by", "")) if entries else ""
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise not_an_llm(url, "/v1/models 의 답이 모델 목록의 꼴이 아닙니다.") from error
     if not models:
         raise UnknownModel(f"{url} 서버에 열려 있는 모델이 없습니다.", "모델을 아직 올리지 않았습니다.", "운영자에게 물어보세요.")

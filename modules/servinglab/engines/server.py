@@ -76,9 +76,10 @@ class Server:
         return self.process is not None and self.process.poll() is None
 
     def stop(self) -> None:
-        """End the engine; returns when it is gone. Somebody else's server is left alone. May be called again."""
-        if "client" in self.__dict__:
-            self.client.close()
+        """End the engine; returns when it is gone. Somebody else's server is left alone. May be called again.
+
+        The client stays open: a closed one raises RuntimeError, where an open one says that nobody answers.
+        """
         if self.process is not None:
             end(self.process)
         if self.key_file is not None:
@@ -91,8 +92,10 @@ class Server:
         self.stop()
 
 
-def spawn(command: list[str], log: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    """Start a program under the watcher, its output in `log`.
+def spawn(
+    command: list[str], log: Path, environment: dict[str, str], litter: Path | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a program under the watcher, its output in `log`. The watcher removes the file `litter` when it ends.
 
     It gets a session of its own, or Jupyter's "interrupt kernel" (a signal to the whole process group) would end it.
     """
@@ -102,14 +105,20 @@ def spawn(command: list[str], log: Path, environment: dict[str, str]) -> subproc
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=environment,
+            env=environment if litter is None else {**environment, "SERVINGLAB_LITTER": str(litter)},
             start_new_session=True,
         )
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Close the watcher's pipe, which makes it end the engine; end both by force if that takes too long."""
-    if process.stdin is not None:
+    """Tell the watcher through its pipe to end the engine; end both by force if that takes too long.
+
+    A byte, because closing our end closes nothing while a forked child of ours holds the pipe too.
+    """
+    if process.stdin is not None and not process.stdin.closed:
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(b".")
+            process.stdin.flush()
         with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
     try:

@@ -20,13 +20,12 @@ LOOK = 0.5  # seconds between looks at the parent; a forked child of the owner m
 
 
 def owner_is_gone(parent: int) -> None:
-    """Return when the pipe is closed or the owner is no longer our parent."""
+    """Return when the pipe is closed, or a byte has come through it, or the owner is no longer our parent."""
     if sys.platform == "win32":  # select() knows no pipes there, but nothing forks either
-        sys.stdin.buffer.read()
+        sys.stdin.buffer.read(1)
         return
     while os.getppid() == parent:
-        ready, _, _ = select.select([0], [], [], LOOK)
-        if ready and not os.read(0, 1):
+        if select.select([0], [], [], LOOK)[0]:
             return
 
 
@@ -60,8 +59,12 @@ def tie_on_windows(child: "subprocess.Popen[bytes]") -> None:
 
 def main() -> None:
     parent = os.getppid()
+    litter = os.environ.pop("SERVINGLAB_LITTER", "")  # a file (the key's) that must not outlive the program
     tie = die_with_watcher if sys.platform == "linux" else None  # safe here: no thread has been started yet
-    child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, preexec_fn=tie)
+    try:
+        child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, preexec_fn=tie)
+    except OSError as error:  # not a program, or one for another machine
+        sys.exit(f"{sys.argv[1]}: {error.strerror}")
     tie_on_windows(child)
 
     def follow_owner() -> None:
@@ -71,6 +74,8 @@ def main() -> None:
     threading.Thread(target=follow_owner, daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt):
         code = child.wait()
+        with contextlib.suppress(OSError):
+            os.unlink(litter)
         os._exit(code if code >= 0 else 128 - code)
 
 
