@@ -1,0 +1,69 @@
+"""Training, where PyTorch is installed (`.ci/run` installs it; no lesson needs it)."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+if not os.environ.get("CI"):
+    pytest.importorskip("torch", reason="the extra `train` is not installed")
+
+import torch
+from safetensors.numpy import load_file
+from servinglab.models.tutor import corpus as text
+from servinglab.models.tutor import network as net
+from servinglab.models.tutor import train as training
+from servinglab.paths import TUTOR
+
+SHORT = training.Recipe(steps=12, batch_tokens=512, prose_length=64, warmup=3)
+
+
+@pytest.fixture(scope="module")
+def small_corpus():
+    whole = text.load()
+    return text.Corpus(
+        items=whole.items[:12],
+        followups=[],
+        smalltalk=whole.smalltalk[:2],
+        offtopic=whole.offtopic[:5],
+        refusals=whole.refusals,
+        systems=whole.systems,
+        prose=whole.prose[:1],
+    )
+
+
+def test_a_short_run_lowers_the_loss_and_is_seeded(small_corpus, tmp_path):
+    first = training.train(small_corpus, SHORT, tmp_path / "하나", say=False)
+    assert sum(first[-3:]) / 3 < sum(first[:3]) / 3 - 0.5
+    again = training.train(small_corpus, SHORT, tmp_path / "둘", say=False)
+    assert again == pytest.approx(first, rel=1e-3)
+    saved = load_file(tmp_path / "하나" / "model.safetensors")
+    committed = load_file(TUTOR / "model.safetensors")
+    assert {name: value.shape for name, value in saved.items()} == {name: value.shape for name, value in committed.items()}
+
+
+def test_prose_is_at_least_a_fifth(small_corpus, tmp_path):
+    training.train(small_corpus, SHORT, tmp_path, say=False)
+    seen = json.loads((tmp_path / "training.json").read_text(encoding="utf-8"))["tokens"]
+    assert seen["prose"] / sum(seen.values()) >= 0.20
+
+
+def test_questions_count_little_and_marks_of_others_nothing(small_corpus):
+    tokenizer = training.vocab.train_tokenizer(training.text_of(small_corpus))
+    batches = training.Batches(small_corpus, tokenizer, SHORT)
+    ids, weights = batches.encode(text.turn("질문", "답"))
+    end = tokenizer.token_to_id(training.vocab.END)
+    assert ids[-1] == end and weights[-1] == 1.0
+    assert weights[0] == 0.0 and set(weights) == {0.0, SHORT.question_weight, 1.0}
+
+
+def test_orthogonal_makes_singular_values_alike():
+    torch.manual_seed(0)
+    values = torch.linalg.svdvals(training.orthogonal(torch.randn(64, 256)))
+    assert values.min() > 0.5 and values.max() < 1.5
+
+
+def test_network_config_is_the_committed_one():
+    assert json.loads((TUTOR / "config.json").read_text(encoding="utf-8")) == net.CONFIG
