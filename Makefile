@@ -1,6 +1,7 @@
 # make lab · make test · make lessons · make bench · make clean · make help
-PYTHON ?= python3
 VENV   := .venv
+# Once .venv is there, its own Python goes on with it, whatever python3 is on this machine.
+PYTHON ?= $(if $(wildcard $(VENV)/bin/python),$(VENV)/bin/python,python3)
 RUN    := $(VENV)/bin/python
 EXTRAS ?=
 

@@ -6,6 +6,7 @@ sentence and not a SyntaxError.
 """
 
 import argparse
+import errno
 import hashlib
 import os
 import platform
@@ -26,6 +27,7 @@ PYTHON = VENV / ("Scripts/python.exe" if WINDOWS else "bin/python")
 OLDEST = (3, 11)
 DISK_GB = 3.0
 EVERY = 10.0  # seconds between two lines while a step runs
+FULL_DISK = "디스크가 가득 찼습니다. 자리를 비운 뒤 같은 명령을 다시 실행하면 이어서 합니다."
 
 # An RPATH lets the programs find their libraries from any terminal, without LD_LIBRARY_PATH.
 CMAKE_ARGS = " ".join([
@@ -40,7 +42,11 @@ class Stop(Exception):
 
 
 def say(text):
-    print(text, flush=True)
+    try:
+        print(text, flush=True)
+    except UnicodeEncodeError:  # Python 3.6 in the locale "C"
+        sys.stdout.buffer.write((text + "\n").encode("utf-8"))
+        sys.stdout.flush()
 
 
 def clock(seconds):
@@ -54,7 +60,7 @@ def clock(seconds):
 def check_python():
     if sys.version_info < OLDEST:
         raise Stop(
-            "Python %d.%d은 너무 오래됐습니다(3.11 이상이 필요합니다). 새 Python을 설치한 뒤 "
+            "Python이 너무 오래됐습니다(지금 %d.%d, 필요한 것은 3.11 이상). 새 Python을 설치한 뒤 "
             "make lab PYTHON=python3.11 처럼 그 이름을 적어 다시 실행하세요." % sys.version_info[:2]
         )
 
@@ -144,9 +150,10 @@ def end_group(child):
 
 def reason(label, log):
     text = log.text()
-    if "No space left on device" in text:
-        return "%s: 디스크가 가득 찼습니다. 자리를 비운 뒤 같은 명령을 다시 실행하면 이어서 합니다." % label
-    if re.search(r"Temporary failure in name resolution|NewConnectionError|Network is unreachable", text):
+    full = shutil.disk_usage(str(BUILD)).free < 2 ** 20  # then the log itself may have been cut short
+    if full or re.search("No space left on device|남은 공간이 없", text):  # compilers speak the user's language
+        return "%s: %s" % (label, FULL_DISK)
+    if re.search(r"Temporary failure in name resolution|NewConnectionError|Network is unreachable", text[-8000:]):
         return "%s: 인터넷에 연결되지 않았습니다. 설치할 때만 인터넷이 필요합니다. 연결한 뒤 다시 실행하세요." % label
     tail = "\n".join("    " + line for line in text.splitlines()[-12:])
     return "%s: 실패했습니다. 기록의 끝부분입니다 (전체: %s).\n%s" % (label, log.path, tail)
@@ -205,7 +212,8 @@ class PackageStep(Step):
 
 
 def make_venv(label, log):
-    run(label, log, [[sys.executable, "-m", "venv", "--clear", VENV]])
+    outside = getattr(sys, "_base_executable", sys.executable)  # we may run on the .venv that is to be made anew
+    run(label, log, [[outside, "-m", "venv", "--clear", VENV]])
 
 
 def build_llama(label, log):
@@ -218,7 +226,10 @@ def build_llama(label, log):
             "download", "--no-deps", "--no-binary", "llama-cpp-python", "-d", BUILD, "llama-cpp-python==" + version,
         ]])
         with tarfile.open(str(BUILD / ("llama_cpp_python-%s.tar.gz" % version))) as archive:
-            archive.extractall(str(BUILD), filter="data")
+            if hasattr(tarfile, "data_filter"):
+                archive.extractall(str(BUILD), filter="data")
+            else:  # Python 3.11.0 to 3.11.3, Debian 12's among them
+                archive.extractall(str(BUILD))
         (source / ".unpacked").touch()
     environment = dict(os.environ, CMAKE_ARGS=CMAKE_ARGS)
     run(label, log, [pip + [
@@ -259,11 +270,25 @@ def main():
     say("준비가 끝났습니다. 걸린 시간: %s" % clock(time.time() - began))
 
 
+def stop_for(number, frame):
+    """SIGHUP (a closed terminal) and SIGTERM (a CI time-out) end the compilers too, as Ctrl+C does."""
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs deaf to it
+    signal.signal(signal.SIGTERM, stop_for)
+    if not WINDOWS and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup wants us to go on
+        signal.signal(signal.SIGHUP, stop_for)
     try:
         main()
     except Stop as stop:
         say(str(stop))
+        sys.exit(1)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        say(FULL_DISK)
         sys.exit(1)
     except KeyboardInterrupt:
         say("\n멈췄습니다. 같은 명령을 다시 실행하면 이어서 합니다.")

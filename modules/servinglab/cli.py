@@ -10,6 +10,7 @@ import sys
 import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from servinglab import curriculum, doctor, workspace
 from servinglab.errors import ServingLabError, SettingError
@@ -40,7 +41,8 @@ def lab(arguments: argparse.Namespace) -> int:
 
 
 def program_path() -> str:
-    """PATH with this environment's programs last but one: a `llama-server` of the machine's own goes before ours."""
+    """PATH with this environment's Python first and the programs compiled with it last: a `llama-server` of the machine's
+    own goes before ours."""
     own = [str(Path(sys.executable).parent), str(Path(sysconfig.get_path("purelib")) / "bin")]
     rest = [part for part in os.environ.get("PATH", "").split(os.pathsep) if part and part not in own]
     return os.pathsep.join([own[0], *rest, own[1]])
@@ -52,7 +54,7 @@ def lab_options() -> list[str]:
         f"--LabApp.app_settings_dir={DATA / 'jupyterlab'}",
         f"--ServerApp.root_dir={WORK}",
         "--ServerApp.ip=127.0.0.1",
-        f"--LabApp.default_url=/lab/tree/{workspace.INDEX}",
+        f"--LabApp.default_url=/lab/tree/{quote(workspace.INDEX)}",
         "--LabApp.news_url=",
         "--LabApp.extension_manager=readonly",
         # No login shell: /etc/profile would set PATH anew, and `servinglab` would not be found in the terminal.
@@ -70,8 +72,13 @@ def reset(arguments: argparse.Namespace) -> int:
 
 def examine(arguments: argparse.Namespace) -> int:
     findings = doctor.examine()
-    print(doctor.as_json(findings) if arguments.json else "\n".join(finding.line() for finding in findings))
-    return 0 if all(finding.ok for finding in findings if finding.needed) else 1
+    lacking = [finding for finding in findings if finding.needed and not finding.ok]
+    if arguments.json:
+        print(doctor.as_json(findings))
+    else:
+        print("\n".join(finding.line() for finding in findings))
+        print(f"고칠 것이 {len(lacking)}개 있습니다." if lacking else "이 과정에 필요한 것은 모두 있습니다.")
+    return 1 if lacking else 0
 
 
 def clean(arguments: argparse.Namespace) -> int:
@@ -79,17 +86,17 @@ def clean(arguments: argparse.Namespace) -> int:
     folders = [(cache_dir(), "모델 파일 (다시 만들어집니다)"), (log_dir(), "엔진의 기록")]
     total = 0
     for folder, what in folders:
-        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.exists() else 0
+        size = sum(path.stat().st_size for path in own_files(folder))
         total += size
         print(f"{size / 1e6:8.1f} MB  {folder}  {what}")
     if total == 0:
         print("지울 것이 없습니다.")
         return 0
-    if not arguments.yes and not agreed("모두 지울까요? [y/N] "):
+    if not arguments.yes and not agreed("모두 지울까요? 지우려면 y, 그만두려면 그냥 Enter: "):
         print("아무것도 지우지 않았습니다.")
         return 0
     for folder, _ in folders:
-        remove_content(folder)
+        remove(own_files(folder))
     print(f"{total / 1e6:.1f} MB를 비웠습니다.")
     return 0
 
@@ -97,19 +104,25 @@ def clean(arguments: argparse.Namespace) -> int:
 def agreed(question: str) -> bool:
     try:
         return input(question).strip().lower() in ("y", "yes", "네", "예")
-    except EOFError:  # no keyboard: nobody said yes
+    except (EOFError, KeyboardInterrupt):  # no keyboard, or Ctrl+C: nobody said yes
         print()
         return False
 
 
-def remove_content(folder: Path) -> None:
-    """Remove our own files of a cache folder, which may be a shared one that holds others' files too."""
-    try:
-        for pattern in ("*.gguf", "*.gguf.*.part", "*.log", "key-*"):
-            for path in folder.glob(pattern):
-                path.unlink()
-    except OSError as error:
-        raise SettingError(f"{folder} 의 파일을 지우지 못했습니다.", str(error), "함께 쓰는 캐시라면 운영자만 지울 수 있습니다.") from error
+OWN = ("tutor-*.gguf", "tutor-*.gguf.*.part", "speed-random-*.gguf", "speed-random-*.gguf.*.part", "llama-server-*.log", "key-*")
+
+
+def own_files(folder: Path) -> list[Path]:
+    """What the package itself wrote into a cache folder, which may be a shared one that holds others' models too."""
+    return [path for pattern in OWN for path in folder.glob(pattern)]
+
+
+def remove(files: list[Path]) -> None:
+    for path in files:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise SettingError(f"{path} 파일을 지우지 못했습니다.", str(error), "함께 쓰는 캐시라면 운영자만 지울 수 있습니다.") from error
 
 
 def parser() -> argparse.ArgumentParser:
@@ -138,6 +151,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ServingLabError as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\n멈췄습니다.", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

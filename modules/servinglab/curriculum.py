@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -42,6 +42,14 @@ class Term(_Strict):
     lesson: Annotated[str, Field(pattern=r"^\d\d$")]
 
 
+class _Lessons(_Strict):
+    lessons: list[Lesson]
+
+
+class _Terms(_Strict):
+    terms: list[Term]
+
+
 class Group(_Strict):
     """What the operator of a study group fills in; None is "not told"."""
 
@@ -59,36 +67,59 @@ def read(path: Path) -> Any:
     """A YAML file of `data/`. Raises SettingError that names file and line."""
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingError(f"{path.name} 파일을 열 수 없습니다.", str(error), f"git checkout {path} 로 되살리세요.") from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         raise SettingError(
             f"{path.name} 파일 {line}번째 줄을 읽을 수 없습니다.", str(error.problem), "들여쓰기는 탭이 아니라 빈칸으로 하세요."
         ) from error
+    except yaml.YAMLError as error:
+        raise SettingError(f"{path.name} 파일에 쓸 수 없는 글자가 있습니다.", str(error), "그 글자를 지우고 저장하세요.") from error
     except UnicodeDecodeError as error:
         raise SettingError(f"{path.name} 파일이 UTF-8이 아닙니다.", str(error), "편집기에서 UTF-8로 저장하세요.") from error
 
 
-def _checked(path: Path, kind: Any, raw: Any) -> Any:
+WHY = {
+    "missing": "꼭 있어야 하는데 없습니다.",
+    "extra_forbidden": "모르는 이름입니다.",
+    "int_parsing": "정수여야 합니다.",
+    "int_type": "정수여야 합니다.",
+    "int_from_float": "정수여야 합니다.",
+    "string_type": "글이어야 합니다. 숫자나 날짜라면 따옴표로 감싸세요.",
+    "list_type": "- 로 시작하는 줄을 모은 목록이어야 합니다.",
+    "model_type": "이름: 값 꼴의 줄을 모은 것이어야 합니다.",
+}
+
+
+Kind = TypeVar("Kind", bound=BaseModel)
+
+
+def _checked(path: Path, kind: type[Kind], raw: Any) -> Kind:
+    """`raw` as `kind`. Raises SettingError that names file and field; it never repeats what may be a whole record or a key."""
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise SettingError(f"{path.name} 파일의 {where} 값이 맞지 않습니다.", first["msg"], f"지금 값: {first['input']!r}") from error
+        where = ".".join(str(part) for part in first["loc"]) or "맨 위"
+        whole = first["type"] in ("missing", "extra_forbidden")
+        todo = "이름의 철자를 살펴보고 고치세요." if whole else f"지금 값: {first['input']!r:.80}"
+        why = WHY.get(first["type"], first["msg"])
+        raise SettingError(f"{path.name} 파일의 {where} 값이 맞지 않습니다.", why, todo) from error
 
 
 def lessons(path: Path = DATA / "curriculum.yaml") -> list[Lesson]:
     """All lessons in order, those still planned too."""
-    return [_checked(path, Lesson, raw) for raw in read(path)["lessons"]]
+    return _checked(path, _Lessons, read(path)).lessons
 
 
 def glossary(path: Path = DATA / "glossary.yaml") -> list[Term]:
-    return [_checked(path, Term, raw) for raw in read(path)["terms"]]
+    return _checked(path, _Terms, read(path)).terms
 
 
 def group(path: Path = DATA / "group.yaml") -> Group:
-    result: Group = _checked(path, Group, read(path) or {})
-    return result
+    content = read(path)
+    return _checked(path, Group, {} if content is None else content)
 
 
 def find(name: str) -> Lesson:

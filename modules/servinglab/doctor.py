@@ -38,6 +38,7 @@ class Finding:
 
     def line(self) -> str:
         mark = "[OK]  " if self.ok else "[없음]"
+        mark += "" if self.needed or self.ok else " (없어도 됨)"
         text = f"{mark} {self.name}: {self.detail}"
         return text if self.ok or not self.fix else f"{text}\n       고치기: {self.fix}"
 
@@ -68,12 +69,18 @@ def cpu_flags() -> set[str]:
     return set(found.group(1).split()) if found else set()
 
 
+INSTRUCTIONS = {
+    **{name: name.lower() for name in ("SSSE3", "AVX", "AVX2", "F16C", "FMA", "BMI2", "SVE", "SME")},
+    **{name: name.lower() for name in ("AVX_VNNI", "AVX512_VNNI", "AVX512_BF16", "AMX_INT8")},
+    **{"SSE3": "pni", "AVX512": "avx512f", "AVX512_VBMI": "avx512vbmi"},
+    **{"NEON": "asimd", "FP16_VA": "asimdhp", "DOTPROD": "asimddp", "MATMUL_INT8": "i8mm"},
+}
+"""Instruction sets in llama.cpp's names, and in those of /proc/cpuinfo."""
+
+
 def built_for(system_info: str) -> set[str]:
     """Instruction sets that llama.cpp was compiled for, from its own "AVX2 = 1 | FMA = 1" line, in /proc/cpuinfo's names."""
-    names = {"SSE3": "pni", "AVX512": "avx512f", "AVX512_VBMI": "avx512vbmi", "AVX512_VNNI": "avx512_vnni"}
-    known = {"SSE3", "SSSE3", "AVX", "AVX2", "F16C", "FMA", "BMI2", "AVX512", "AVX512_VBMI", "AVX512_VNNI"}
-    on = re.findall(r"(\w+) = 1", system_info)
-    return {names.get(name, name.lower()) for name in on if name in known}
+    return {INSTRUCTIONS[name] for name in re.findall(r"(\w+) = 1", system_info) if name in INSTRUCTIONS}
 
 
 def instructions() -> Finding:
@@ -83,7 +90,7 @@ def instructions() -> Finding:
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=LOOK_LIMIT, encoding="utf-8"
     )
-    fix = "이 컴퓨터에서 rm -rf .build 뒤 make lab 을 실행해 다시 컴파일하세요."
+    fix = "저장소 폴더에서 rm -rf .build .venv 뒤 make lab 을 실행해 이 컴퓨터에 맞게 다시 컴파일하세요."
     if done.returncode != 0:
         return Finding(name, False, f"llama.cpp를 불러오지 못했습니다 (종료 코드 {done.returncode}).", fix)
     wanted, have = built_for(done.stdout), cpu_flags()
@@ -124,13 +131,13 @@ def llama_programs() -> Finding:
 
 
 def ollama() -> Finding:
-    return optional_program("Ollama", "ollama", "https://ollama.com/download 에서 받습니다(lesson 03부터 씁니다).")
+    return optional_program("Ollama", "ollama", "https://ollama.com/download 에서 받습니다. 레슨 03부터 씁니다.")
 
 
 def vllm() -> Finding:
     found = [p for p in (ROOT / ".venv-vllm").glob("lib/python*/site-packages/vllm")] if (ROOT / ".venv-vllm").exists() else []
     text = str(found[0].parent) if found else "설치하지 않았습니다."
-    return Finding("vLLM", bool(found), text, "lesson 05에서 설치 방법을 다룹니다.", needed=False)
+    return Finding("vLLM", bool(found), text, "레슨 05에서 설치 방법을 다룹니다.", needed=False)
 
 
 def optional_program(name: str, program: str, fix: str) -> Finding:
@@ -150,7 +157,10 @@ def korean_font() -> Finding:
     name, fix = "한글 글꼴", "git checkout data/fonts 로 되살리세요."
     if not FONT.is_file():
         return Finding(name, False, f"{FONT.name} 파일이 없습니다.", fix)
-    charmap = font_manager.get_font(str(FONT)).get_charmap()
+    try:
+        charmap = font_manager.get_font(str(FONT)).get_charmap()
+    except RuntimeError as error:
+        return Finding(name, False, f"{FONT.name} 파일이 손상됐습니다 ({error}).", fix)
     return Finding(name, all(ord(letter) in charmap for letter in "가힣글꼴"), FONT.name, fix)
 
 
@@ -166,7 +176,7 @@ def widgets() -> Finding:
         front = importlib.metadata.version("jupyterlab_widgets")
         wanted = [Requirement(text) for text in importlib.metadata.requires("ipywidgets") or []]
     except importlib.metadata.PackageNotFoundError as error:
-        return Finding(name, False, f"{error.name} 이(가) 없습니다.", fix)
+        return Finding(name, False, f"없는 꾸러미: {error.name}", fix)
     extension = Path(sys.prefix) / "share/jupyter/labextensions/@jupyter-widgets/jupyterlab-manager/package.json"
     if not extension.is_file():
         return Finding(name, False, "화면 쪽 확장이 깔려 있지 않습니다.", fix)
@@ -188,8 +198,9 @@ def examine() -> list[Finding]:
     for check in CHECKS:
         try:
             findings.append(check())
-        except (OSError, subprocess.SubprocessError, ValueError) as error:
-            findings.append(Finding(check.__name__, False, f"살펴보지 못했습니다: {error}"))
+        except Exception as error:
+            text = f"살펴보지 못했습니다: {type(error).__name__}: {error}"
+            findings.append(Finding(check.__name__, False, text, "servinglab doctor --json 의 출력을 붙여 문의하세요."))
     return findings
 
 

@@ -80,8 +80,11 @@ class StreamBroken(ServingLabError):
 
 
 @contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full, read-only or forbidden disk into a `ServingLabError` that names the folder."""
+def disk_errors(path: Path, setting: str = "SERVINGLAB_CACHE") -> Iterator[None]:
+    """Turn a full, read-only or forbidden disk into a `ServingLabError` that names the folder.
+
+    `setting` is the environment variable that names another folder.
+    """
     try:
         yield
     except OSError as error:
@@ -97,7 +100,13 @@ def disk_errors(path: Path) -> Iterator[None]:
             raise SettingError(
                 f"{path} 파일을 쓸 권한이 없습니다.",
                 "폴더가 읽기 전용이거나 다른 사용자의 것입니다.",
-                f"쓸 수 있는 폴더를 환경 변수 SERVINGLAB_CACHE에 적어 주세요 (지금 폴더: {path.parent}).",
+                f"쓸 수 있는 폴더를 환경 변수 {setting}에 적어 주세요 (지금 폴더: {path.parent}).",
+            ) from error
+        if error.errno in (errno.EEXIST, errno.ENOTDIR):
+            raise SettingError(
+                f"{path.parent} 폴더를 만들 수 없습니다.",
+                "폴더가 있어야 할 자리에 같은 이름의 파일이 있습니다.",
+                f"그 파일을 옮기거나, 다른 폴더를 환경 변수 {setting}에 적어 주세요.",
             ) from error
         raise
 

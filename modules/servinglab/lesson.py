@@ -37,12 +37,28 @@ def begin(lesson: str) -> None:
     shell = get_ipython()
     if shell is not None:
         shell.set_custom_exc(TOLD, show_told)  # type: ignore[no-untyped-call]
+        explain_syntax_errors(shell)
     memory = psutil.virtual_memory().total / 2**30
     print(f"레슨 {entry.id} {entry.title}: 준비됐습니다.")
     print(f"이 컴퓨터: {platform.system()}, Python {platform.python_version()}, "
           f"코어 {psutil.cpu_count()}개, 메모리 {memory:.0f} GB")
     if not engines.shared_address():
         require_engine(entry)
+
+
+def explain_syntax_errors(shell: Any) -> None:
+    """Add a Korean sentence under Python's own report: the first mistake of many is a forgotten quote or comma."""
+    shown = shell.showsyntaxerror
+    if getattr(shown, "explains", False):
+        return  # begin() was run twice
+
+    def explained(*arguments: Any, **options: Any) -> None:
+        shown(*arguments, **options)
+        note = "셀에 적은 글의 꼴이 Python과 맞지 않아 실행하지 못했습니다. 위의 ^ 표시 근처에서 따옴표, 괄호, 쉼표를 살펴보세요."
+        display(Note("읽을 수 없는 셀", note))  # type: ignore[no-untyped-call]
+
+    explained.explains = True  # type: ignore[attr-defined]
+    shell.showsyntaxerror = explained
 
 
 def require_engine(entry: curriculum.Lesson) -> None:
@@ -77,7 +93,7 @@ def our_group(fact: str, sentence: str) -> None:
     """The box "우리 연구회에선": `sentence` with the fact of `data/group.yaml` in place of {}, or how to fill it in."""
     value = getattr(curriculum.group(), fact)
     text = (
-        f"아직 적혀 있지 않습니다. 서버 운영자가 저장소의 data/group.yaml 파일에서 {fact} 값을 채우면 여기에 나옵니다."
+        f"적어 둔 값이 없습니다. 그냥 넘어가도 됩니다. 서버 운영자가 저장소의 data/group.yaml 파일에서 {fact} 값을 채우면 여기에 나옵니다."
         if value is None
         else sentence.format(value)
     )
@@ -88,8 +104,9 @@ def explain(error: BaseException) -> ServingLabError:
     """The Korean explanation of an error in `TOLD`."""
     if isinstance(error, NameError):
         return ServingLabError(
-            f"{error.name} 이라는 이름을 아직 모릅니다.",
-            "이 이름을 만드는 위쪽 셀을 실행하지 않았거나, 커널을 다시 시작해서 잊었거나, 철자가 다릅니다.",
+            f"아직 모르는 이름입니다: {error.name}",
+            "이 이름을 만드는 위쪽 셀을 실행하지 않았거나, 커널을 다시 시작해서 잊었거나, 철자가 다릅니다. "
+            "글자로 된 답이라면 따옴표를 빠뜨렸을 수 있습니다(예: \"a\").",
             "맨 위부터 차례로 실행하세요. 실행 메뉴의 ‘위의 모든 셀 실행’을 쓰면 한 번에 됩니다.",
         )
     if isinstance(error, openai.AuthenticationError) or getattr(error, "code", None) == 401:
@@ -98,13 +115,13 @@ def explain(error: BaseException) -> ServingLabError:
         )
     if isinstance(error, urllib.error.HTTPError):
         return ServingLabError(
-            f"서버가 상태 코드 {error.code} 로 답했습니다.", str(error.reason), "주소와 보낸 내용을 확인하세요."
+            f"서버가 요청을 들어주지 않았습니다. 상태 코드: {error.code}", str(error.reason), "주소와 보낸 내용을 확인하세요."
         )
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, (httpx2.RemoteProtocolError, httpx2.ReadError, ConnectionResetError)):
             return StreamBroken(
-                "서버가 답을 하다가 끊겼습니다.",
+                "서버의 답이 도중에 끊겼습니다.",
                 f"서버 프로그램이 도중에 끝났거나 연결이 끊어졌습니다 ({type(cause).__name__}). 이미 화면에 나온 글은 그대로 남습니다.",
                 "서버를 켜는 셀을 다시 실행한 뒤 이 셀을 다시 실행하세요.",
             )

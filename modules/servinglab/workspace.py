@@ -12,7 +12,7 @@ from typing import Any
 import nbformat
 
 from servinglab.curriculum import Lesson, lessons
-from servinglab.errors import SettingError, disk_errors
+from servinglab.errors import ServingLabError, SettingError, disk_errors
 from servinglab.paths import WORK
 
 ANSWERS_TAG = "quiz-answers"
@@ -23,14 +23,19 @@ RECORD = ".copied.json"
 
 INDEX = "차례.md"
 
+DAMAGE = (OSError, ValueError, TypeError, LookupError, AttributeError, nbformat.ValidationError)
+"""What nbformat raises for a file that is no notebook; which of them depends on what is wrong."""
+
 
 def learner_version(lesson: Lesson) -> dict[str, Any]:
     """The lesson without outputs and without the quiz's answers. Raises SettingError where the file is damaged."""
     try:
         notebook = nbformat.read(lesson.path, as_version=4)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError) as error:
+        nbformat.validate(notebook)
+    except DAMAGE as error:
+        reason = str(error).partition("\n")[0][:200]
         raise SettingError(
-            f"레슨 파일 {lesson.path.name} 을(를) 읽을 수 없습니다.", str(error)[:200], f"git checkout {lesson.path} 로 되살리세요."
+            f"레슨 파일을 읽을 수 없습니다: {lesson.path.name}", reason, f"git checkout {lesson.path} 로 되살리세요."
         ) from error
     plain = copy.deepcopy(notebook)
     plain.cells = [cell for cell in plain.cells if ANSWERS_TAG not in cell.metadata.get("tags", [])]
@@ -60,7 +65,7 @@ def read_record(work: Path) -> dict[str, str]:
 def write(path: Path, text: str) -> None:
     """Write whole or not at all."""
     part = path.with_name(path.name + ".part")
-    with disk_errors(path):
+    with disk_errors(path, "SERVINGLAB_WORK"):
         try:
             part.write_text(text, encoding="utf-8")
             part.replace(path)
@@ -77,16 +82,24 @@ def copy_lesson(lesson: Lesson, work: Path) -> Path:
 
 
 def prepare(work: Path = WORK) -> list[str]:
-    """Copy the lessons that are missing in `work/` and write the table of lessons. Returns what to tell the learner."""
-    with disk_errors(work / INDEX):
+    """Copy the lessons that are missing in `work/` and write the table of lessons. Returns what to tell the learner.
+
+    A damaged lesson is among what is told, and keeps nobody from the others.
+    """
+    with disk_errors(work / INDEX, "SERVINGLAB_WORK"):
         work.mkdir(parents=True, exist_ok=True)
     messages = []
     for lesson in lessons():
         if lesson.status != "ready":
             continue
+        try:
+            current = digest(lesson)
+        except SettingError as error:
+            messages.append(f"레슨 {lesson.id} {lesson.title}: {error.what} {error.todo}")
+            continue
         if not (work / lesson.path.name).exists():
-            messages.append(f"레슨 {lesson.id} {lesson.title}: {copy_lesson(lesson, work).name} 을(를) 복사했습니다.")
-        elif read_record(work).get(lesson.path.name) not in (None, digest(lesson)):
+            messages.append(f"레슨 {lesson.id} {lesson.title}: 새로 복사한 파일은 {copy_lesson(lesson, work).name}입니다.")
+        elif read_record(work).get(lesson.path.name) not in (None, current):
             messages.append(
                 f"레슨 {lesson.id} {lesson.title}: 새 판이 나왔습니다. 쓰던 파일은 그대로 두었습니다. "
                 f"새 판은 servinglab reset {lesson.id} 로 받습니다(쓰던 파일도 남습니다)."
@@ -96,8 +109,11 @@ def prepare(work: Path = WORK) -> list[str]:
 
 
 def reset(lesson: Lesson, work: Path = WORK) -> tuple[Path, Path | None]:
-    """A fresh copy; the old one stays beside it under a dated name. Returns (fresh, old or None)."""
-    with disk_errors(work / INDEX):
+    """A fresh copy; the old one stays beside it under a dated name. Returns (fresh, old or None).
+
+    Where the fresh one cannot be written, the old one keeps its name.
+    """
+    with disk_errors(work / INDEX, "SERVINGLAB_WORK"):
         work.mkdir(parents=True, exist_ok=True)
     target, old = work / lesson.path.name, None
     learner_version(lesson)  # a damaged lesson must fail before the learner's file is moved
@@ -105,8 +121,14 @@ def reset(lesson: Lesson, work: Path = WORK) -> tuple[Path, Path | None]:
         old = work / f"{target.stem}.{time.strftime('%Y%m%d-%H%M%S')}.ipynb"
         if old.exists():
             raise SettingError(f"{old.name} 파일이 이미 있습니다.", "방금 되돌린 레슨입니다.", "1초 뒤에 다시 실행하세요.")
-        target.rename(old)
-    return copy_lesson(lesson, work), old
+        with disk_errors(target, "SERVINGLAB_WORK"):
+            target.rename(old)
+    try:
+        return copy_lesson(lesson, work), old
+    except ServingLabError:
+        if old is not None:
+            old.replace(target)
+        raise
 
 
 def index() -> str:
@@ -126,9 +148,10 @@ def index() -> str:
         *rows,
         "",
         "- 이 폴더(`work`)의 파일은 여러분의 것입니다. 마음껏 고치고 실행하세요.",
-        "- 처음 상태로 되돌리려면 터미널에서 `servinglab reset 00`처럼 적습니다. 쓰던 파일은 옆에 그대로 남습니다.",
+        "- 처음 상태로 되돌리려면 노트북 탭을 닫고 터미널(탭 이름들 오른쪽 끝의 +를 누르면 있습니다)에서 "
+        "`servinglab reset 00`처럼 적습니다. 쓰던 파일은 날짜가 붙은 이름으로 남습니다.",
         "- 무언가 안 되면 터미널에서 `servinglab doctor`를 실행해 보세요. 무엇이 없는지, 어떻게 고치는지 알려 줍니다.",
         "",
-        "이 차례는 `make lab`을 실행할 때마다 새로 만들어집니다.",
+        "이 차례는 과정을 열 때마다 새로 만들어집니다.",
         "",
     ])

@@ -200,7 +200,7 @@ async def ask_all(
     Raises SettingError for a `concurrency` under 1, with which no question would ever be sent.
     """
     if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
-        raise SettingError(f"concurrency={concurrency!r} 은(는) 쓸 수 없습니다.", "1 이상의 정수여야 합니다.", "예: concurrency=4")
+        raise SettingError(f"쓸 수 없는 값입니다: concurrency={concurrency!r}", "1 이상의 정수여야 합니다.", "예: concurrency=4")
     gate = asyncio.Semaphore(concurrency)
     due = time.perf_counter()
     async with new_session() as session:

@@ -27,7 +27,7 @@ def start(engine: str = "llama-server", model: str = "tutor", **settings: Any) -
     Raises SettingError for an engine that the course cannot start, and what the engine's `start` raises.
     """
     if engine not in list(STARTERS):
-        raise SettingError(f"{engine!r} 엔진은 켤 줄 모릅니다.", f"켤 수 있는 엔진: {', '.join(STARTERS)}", "이름을 확인하세요.")
+        raise SettingError(f"이 과정에서 켤 수 없는 엔진입니다: {engine!r}", f"켤 수 있는 엔진: {', '.join(STARTERS)}", "이름을 확인하세요.")
     bypass_proxy()
     server = STARTERS[engine](model, **settings)
     note = " (무작위 가중치: 속도만 재는 모델이라 답에는 뜻이 없습니다)" if model == "speed" else ""
@@ -66,7 +66,7 @@ def read_env(path: Path) -> dict[str, str | None]:
         return dotenv_values(path, encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SettingError(
-            f"설정 파일 {path.absolute()} 을(를) 읽을 수 없습니다.",
+            f"설정 파일을 읽을 수 없습니다: {path.absolute()}",
             f"읽을 권한이 없거나, UTF-8이 아닌 방식으로 저장한 파일입니다 ({type(error).__name__}).",
             "메모장이라면 다른 이름으로 저장에서 인코딩을 UTF-8로 고르세요.",
         ) from error

@@ -48,18 +48,18 @@ def free_port() -> int:
 def require_free(port: int) -> None:
     """Raise PortTaken, or SettingError for a number that is no port."""
     if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
-        raise SettingError(f"포트 {port!r} 은(는) 쓸 수 없습니다.", "포트는 1부터 65535까지의 정수입니다.", "예: port=8080")
+        raise SettingError(f"쓸 수 없는 포트입니다: {port!r}", "포트는 1부터 65535까지의 정수입니다.", "예: port=8080")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except PermissionError as error:
             raise SettingError(
-                f"포트 {port} 은(는) 쓸 수 없습니다.", "1024보다 작은 포트는 관리자만 열 수 있습니다.", "8080처럼 큰 번호를 쓰세요."
+                f"쓸 수 없는 포트입니다: {port}", "1024보다 작은 포트는 관리자만 열 수 있습니다.", "8080처럼 큰 번호를 쓰세요."
             ) from error
         except OSError as error:
             raise PortTaken(
-                f"포트 {port} 은(는) 이미 다른 프로그램이 쓰고 있습니다.",
+                f"포트 {port}번은 이미 다른 프로그램이 쓰고 있습니다.",
                 "한 포트에는 프로그램 하나만 들어갈 수 있습니다.",
                 "port=를 빼면 빈 포트를 저절로 고릅니다. 쓰고 있는 프로그램은 터미널에서 ss -ltnp 로 볼 수 있습니다.",
             ) from error
@@ -128,13 +128,13 @@ def check_settings(slots: int, context: int, options: Sequence[str], timeout: fl
     """Raise SettingError for a value of the wrong type: notebooks are not checked by mypy."""
     for name, value in (("slots", slots), ("context", context)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise SettingError(f"{name}={value!r} 은(는) 쓸 수 없습니다.", "1 이상의 정수여야 합니다.", f"예: {name}=4")
+            raise SettingError(f"쓸 수 없는 값입니다: {name}={value!r}", "1 이상의 정수여야 합니다.", f"예: {name}=4")
     if not isinstance(options, (tuple, list)) or not all(isinstance(option, str) for option in options):
         raise SettingError(
-            f"options={options!r} 은(는) 쓸 수 없습니다.", "문자열을 모은 튜플이어야 합니다.", '예: options=("-t", "2")'
+            f"쓸 수 없는 값입니다: options={options!r}", "문자열을 모은 튜플이어야 합니다.", '예: options=("-t", "2")'
         )
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
-        raise SettingError(f"timeout={timeout!r} 은(는) 쓸 수 없습니다.", "0보다 큰 초 수여야 합니다.", "예: timeout=60")
+        raise SettingError(f"쓸 수 없는 값입니다: timeout={timeout!r}", "0보다 큰 초 수여야 합니다.", "예: timeout=60")
 
 
 def write_key(key: str, folder: Path) -> Path:
@@ -198,14 +198,18 @@ def reason_for_exit(server: Server, path: Path) -> PortTaken | ModelFileError | 
     assert server.log is not None and server.process is not None
     log = server.log.read_text(encoding="utf-8", errors="replace")
     if "bind" in log and "HTTP server" in log:
-        return PortTaken(f"포트 {server.port} 을(를) 다른 프로그램이 먼저 차지했습니다.", "", "셀을 다시 실행하세요.")
+        return PortTaken(
+            f"포트 {server.port}번을 다른 프로그램이 먼저 차지했습니다.",
+            "비어 있던 포트를 서버가 켜지는 짧은 사이에 빼앗겼습니다.",
+            "셀을 다시 실행하세요.",
+        )
     tail = "\n".join(line for line in log.splitlines()[-8:])
     if "failed to load model" in log or "error loading model" in log:
         return ModelFileError(f"llama-server가 {path.name} 모델을 읽지 못했습니다.", tail, "모델 파일을 다시 받거나 만드세요.")
     code = server.process.returncode
     why = "이 컴퓨터의 CPU에 없는 명령어로 만들어졌습니다." if code == 128 + 4 else tail
     return EngineFailed(
-        f"llama-server가 시작하다가 끝났습니다 (종료 코드 {code}).",
+        f"llama-server가 켜지다가 꺼졌습니다 (종료 코드 {code}).",
         why,
         f"전체 기록은 {server.log} 에 있습니다. 터미널에서 servinglab doctor 를 실행해 보세요.",
     )
@@ -216,10 +220,10 @@ def version(program: Path) -> str:
     try:
         done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=20, encoding="utf-8")
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise EngineFailed(f"{program} 을(를) 실행할 수 없습니다.", str(error), "make lab 을 다시 실행하세요.") from error
+        raise EngineFailed(f"실행할 수 없는 프로그램입니다: {program}", str(error), "make lab 을 다시 실행하세요.") from error
     if done.returncode != 0:
         raise EngineFailed(
-            f"{program} 이(가) 종료 코드 {done.returncode}(으)로 끝났습니다.", done.stderr[-300:], "make lab 을 다시 실행하세요."
+            f"프로그램이 오류로 끝났습니다(종료 코드 {done.returncode}): {program}", done.stderr[-300:], "make lab 을 다시 실행하세요."
         )
     return " ".join((done.stdout + done.stderr).split())
 

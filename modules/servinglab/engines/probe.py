@@ -33,11 +33,11 @@ def clean_url(text: str) -> str:
     try:
         url = httpx2.URL(text.strip(" "))
     except (httpx2.InvalidURL, ValueError) as error:
-        raise SettingError(f"서버 주소 {shown} 을(를) 읽을 수 없습니다.", "주소나 포트 번호의 꼴이 아닙니다.", example) from error
+        raise SettingError(f"읽을 수 없는 서버 주소입니다: {shown}", "주소나 포트 번호의 꼴이 아닙니다.", example) from error
     if url.scheme not in ("http", "https") or not url.host or "@" in text:
         raise SettingError(
-            f"서버 주소 {shown} 은(는) 쓸 수 없는 꼴입니다.",
-            "http:// 또는 https:// 로 시작하고, 사용자 이름이나 열쇠를 담지 않아야 합니다.",
+            f"쓸 수 없는 꼴의 서버 주소입니다: {shown}",
+            "http:// 또는 https:// 로 시작하고, 사용자 이름이나 키를 담지 않아야 합니다.",
             example,
         )
     if url.port is not None and not 1 <= url.port <= 65535:
@@ -62,7 +62,7 @@ def ask(url: str, key: str, timeout: float) -> httpx2.Response:
             f"{url} 에서 아무 프로그램도 답하지 않습니다.",
             f"서버가 꺼져 있거나, 주소나 포트가 다르거나, 방화벽이 막고 있습니다 ({type(error).__name__}).",
             "주소를 확인하고, 공용 서버라면 운영자에게 켜져 있는지 물어보세요. "
-            "내 컴퓨터에서 혼자 하려면 LLAMA_SERVER_URL 설정을 지우세요.",
+            "내 컴퓨터에서 혼자 하려면 .env 파일에서 LLAMA_SERVER_URL= 뒤를 비우세요.",
         ) from error
 
 
@@ -96,7 +96,7 @@ def identify(url: str, key: str = "", model: str | None = None, timeout: float =
     found = read_models(url, answer)
     if model is not None and model not in found.models:
         raise UnknownModel(
-            f"서버에 {model} 이라는 모델이 없습니다.",
+            f"서버에 없는 모델입니다: {model}",
             "이름이 다르거나 서버가 다른 모델을 열어 두었습니다.",
             f"이 서버의 모델 이름: {', '.join(found.models)}",
         )
@@ -106,7 +106,7 @@ def identify(url: str, key: str = "", model: str | None = None, timeout: float =
 def read_models(url: str, answer: httpx2.Response) -> Found:
     """Read an answer of `/v1/models`. Raises NotAnLLMServer for anything else."""
     if answer.status_code != 200:
-        raise not_an_llm(url, f"/v1/models 를 물었더니 상태 코드 {answer.status_code} 가 돌아왔습니다.")
+        raise not_an_llm(url, f"/v1/models 를 물었더니 돌아온 상태 코드는 {answer.status_code}입니다.")
     try:
         entries = answer.json()["data"]
         models = [str(entry["id"]) for entry in entries]

@@ -102,9 +102,13 @@ class Exercise(ABC):
     def same(self, answer: Any, other: Any) -> bool:
         return bool(answer == other)
 
+    def attempted(self, answer: object) -> bool:
+        """A cell as shipped holds `...`."""
+        return answer is not ...
+
     def grade(self, answer: object) -> Verdict:
         """Judge an answer without showing anything."""
-        if answer is ...:
+        if not self.attempted(answer):
             return Verdict(Outcome.NOT_ATTEMPTED, "점 세 개(...)를 지우고 그 자리에 답을 적은 뒤 셀을 다시 실행하세요.")
         try:
             given = self.read(answer)
@@ -117,7 +121,11 @@ class Exercise(ABC):
             return Verdict(Outcome.WRONG, str(error))
         except Exception as error:  # whatever a learner's answer provokes is shown, never a traceback
             return Verdict(Outcome.ERROR, f"답을 살펴보다가 오류가 났습니다: {type(error).__name__}: {error}")
-        return Verdict(Outcome.WRONG, f"{answer!r} 은(는) 이 실행에서 나온 값과 맞지 않습니다. 위 셀의 출력을 다시 보세요.")
+        return Verdict(Outcome.WRONG, self.otherwise(answer))
+
+    def otherwise(self, answer: object) -> str:
+        """What to say of a wrong answer that is no known mistake."""
+        return f"적은 답은 {answer!r}인데, 위 셀의 결과와 다릅니다. 위 셀을 다시 실행했다면 이 연습 셀도 다시 실행해 보세요."
 
     def check(self, answer: object) -> None:
         """Judge an answer and show the outcome. In CI a wrong answer raises CheckFailed."""
@@ -162,7 +170,7 @@ class Choice(Exercise):
             raise WrongType(f"보기의 글자 하나를 따옴표로 감싸 적어 주세요: {letters} 가운데 하나.")
         given = answer.strip().lower()
         if given not in self.options:
-            raise WrongType(f"{answer!r} 은(는) 보기에 없습니다. {letters} 가운데 하나를 적어 주세요.")
+            raise WrongType(f"보기에 없는 답입니다: {answer!r}. {letters} 가운데 하나를 적어 주세요.")
         return given
 
 
@@ -175,12 +183,14 @@ class Number(Exercise):
 
     def read(self, answer: object) -> float:
         if isinstance(answer, str):
-            raise WrongType(f"따옴표를 빼고 수만 적어 주세요. 따옴표 안의 {answer!r} 은(는) 수가 아니라 글자입니다.")
+            raise WrongType(f"따옴표를 빼고 수만 적어 주세요. 따옴표로 감싸면 수가 아니라 글자가 됩니다: {answer!r}")
+        if isinstance(answer, tuple):
+            raise WrongType("수 하나만 적어 주세요. 1,137처럼 쉼표를 넣으면 수 두 개로 읽힙니다.")
         if isinstance(answer, bool) or not isinstance(answer, numbers.Real):
             raise WrongType(f"수 하나를 적어 주세요(단위: {self.unit}). 지금은 {type(answer).__name__} 꼴입니다.")
         value = float(answer)
         if not math.isfinite(value):
-            raise WrongType(f"{answer!r} 은(는) 셀 수 있는 수가 아닙니다. 위 셀이 찍은 수를 적어 주세요.")
+            raise WrongType(f"셀 수 있는 수가 아닙니다: {answer!r}. 위 셀이 찍은 수를 적어 주세요.")
         return value
 
     def same(self, answer: Any, other: Any) -> bool:

@@ -9,7 +9,7 @@ from servinglab.exercises.core import Choice, Exercise, Mistake, Number, WrongTy
 
 
 class ChangeOneNumber(Number):
-    """Set `people` to 7 and run the cell again. `bag` is drawn anew at each run."""
+    """Set `people` to 7 and run the cell again. `box` is drawn anew at each run."""
 
     id = "00-1"
     title = "숫자 하나 바꾸기"
@@ -20,26 +20,30 @@ class ChangeOneNumber(Number):
         "고친 셀에 커서를 둔 채 Shift+Enter를 누르고, 새로 찍힌 마지막 줄의 수를 읽으세요.",
     )
 
-    def __init__(self, bag: int) -> None:
+    def __init__(self, box: int) -> None:
         super().__init__()
-        self.bag = bag
+        self.box = box
 
     def right(self) -> int:
-        return self.bag * 7
+        return self.box * 7
 
     def mistakes(self) -> list[Mistake]:
         return [
-            Mistake(self.bag * 3, "people이 아직 3일 때의 값입니다. 7로 고친 뒤 그 셀을 다시 실행해야 새 값이 나옵니다."),
-            Mistake(self.bag, "한 봉지에 든 개수입니다. 마지막 줄에 찍힌 전체 개수를 적어 주세요."),
+            Mistake(self.box * 3, "people이 아직 3일 때의 값입니다. 7로 고친 뒤 그 셀을 다시 실행해야 새 값이 나옵니다."),
+            Mistake(self.box, "한 상자에 든 개수입니다. 마지막 줄에 찍힌 전체 개수를 적어 주세요."),
             Mistake(7, "사람 수입니다. 마지막 줄에 찍힌 전체 개수를 적어 주세요."),
-            Mistake(self.bag + 7, "더한 값입니다. 셀은 봉지에 든 개수에 사람 수를 곱합니다. 계산하지 말고 찍힌 값을 읽으세요."),
+            Mistake(
+                self.box + 7,
+                "더한 값입니다. 셀은 한 상자의 개수에 사람 수를 곱합니다. "
+                "직접 계산하지 않아도 됩니다. 셀이 찍은 값을 그대로 옮겨 적으세요.",
+            ),
         ]
 
     def praise(self) -> str:
         return "값을 고치고, 다시 실행하고, 새 결과를 읽었습니다. 이 과정의 셀은 모두 이렇게 다룹니다."
 
     def how(self) -> str:
-        return "people = 7 로 고쳐 Shift+Enter를 누르면 마지막 줄에 봉지에 든 개수의 일곱 배가 찍힙니다."
+        return "people = 7 로 고쳐 Shift+Enter를 누르면 마지막 줄에 한 상자의 개수의 일곱 배가 찍힙니다."
 
 
 class WhatStarMeans(Choice):
@@ -71,8 +75,8 @@ class PortOfTheServer(Number):
     unit = "번"
     live = True
     hints = (
-        "서버를 켠 셀이 찍은 주소 http://127.0.0.1:… 를 보세요.",
-        "주소에서 쌍점(:) 뒤에 오는 수가 포트입니다. 켤 때마다 빈 포트를 고르므로 옆 사람과 다릅니다.",
+        "서버에 연결한 셀이 찍은 주소를 보세요.",
+        "주소에서 쌍점(:) 뒤에 오는 수가 포트입니다. 옆 사람과 다를 수 있습니다.",
     )
 
     def __init__(self, server: Any) -> None:
@@ -85,15 +89,15 @@ class PortOfTheServer(Number):
     def mistakes(self) -> list[Mistake]:
         return [
             Mistake(80, "80번은 웹(http)이 약속으로 쓰는 포트입니다. 지금 켠 서버는 주소에 다른 포트를 적어 두었습니다."),
-            Mistake(8080, "8080번은 llama-server가 포트를 정해 주지 않았을 때 쓰는 번호입니다. 여기서는 --port로 따로 정했습니다."),
+            Mistake(8080, "8080번은 포트를 따로 정하지 않았을 때 llama-server가 쓰는 번호입니다. 지금 서버의 주소에는 다른 번호가 적혀 있습니다."),
             Mistake(127, "127.0.0.1은 컴퓨터를 가리키는 주소입니다. 포트는 그 뒤, 쌍점 다음에 옵니다."),
         ]
 
     def praise(self) -> str:
-        return "주소는 컴퓨터를, 포트는 그 컴퓨터 안의 프로그램 하나를 가리킵니다. 이제 어느 창구로 말을 걸지 압니다."
+        return "주소는 컴퓨터를, 포트는 그 컴퓨터 안의 프로그램 하나를 가리킵니다. 이제 이 서버를 어디로 찾아가야 하는지 압니다."
 
     def how(self) -> str:
-        return "주소 http://127.0.0.1:포트 에서 쌍점 뒤의 수를 읽습니다."
+        return "주소의 쌍점(:) 뒤에 오는 수를 읽습니다."
 
 
 class CodeOfTheMystery(Number):
@@ -101,15 +105,15 @@ class CodeOfTheMystery(Number):
 
     id = "00-4"
     title = "상태 코드 알아맞히기"
-    unit = "상태 코드"
+    unit = "세 자리 상태 코드"
     live = True
     hints = (
-        "본문의 message를 읽으세요. 찾는 것이 없다는 말인가요, 열쇠 이야기인가요, 보낸 내용 이야기인가요?",
+        "본문의 message를 읽으세요. 찾는 것이 없다는 말인가요, 키 이야기인가요, 보낸 내용 이야기인가요?",
         "바로 위에서 세 가지 실패를 일부러 만들어 보았습니다. 같은 message가 찍힌 줄을 찾아 코드를 읽으세요.",
     )
     MEANINGS: ClassVar = {
         400: "400은 보낸 내용이 틀렸을 때(예: messages가 빠짐) 옵니다. 본문이 그런 말을 하고 있나요?",
-        401: "401은 열쇠가 없거나 틀렸을 때 옵니다. 본문에 열쇠(API key) 이야기가 있나요?",
+        401: "401은 키가 없거나 틀렸을 때 옵니다. 본문에 키(API key) 이야기가 있나요?",
         404: "404는 그런 창구(주소의 경로)가 없을 때 옵니다. 본문이 무엇을 찾지 못했다고 하나요?",
         200: "200은 잘되었다는 뜻입니다. 그런데 본문에는 error가 들어 있습니다.",
         500: "500은 서버 안에서 탈이 났을 때 옵니다. 이번에는 서버가 아니라 요청이 문제였습니다.",
@@ -129,7 +133,7 @@ class CodeOfTheMystery(Number):
         return "본문과 상태 코드는 같은 사정을 말합니다. 실무에서는 코드로 갈래를 잡고 본문으로 까닭을 읽습니다."
 
     def how(self) -> str:
-        return "본문의 message가 없는 경로를 말하면 404, 열쇠를 말하면 401, 빠진 값을 말하면 400입니다."
+        return "본문의 message가 없는 경로를 말하면 404, 키를 말하면 401, 빠진 값을 말하면 400입니다."
 
 
 class TokensOfTheAnswer(Number):
@@ -161,7 +165,7 @@ class TokensOfTheAnswer(Number):
         ]
 
     def praise(self) -> str:
-        return "사용량과 요금, 걸리는 시간은 모두 이 수로 셉니다. 글자 수와 다르다는 것도 함께 기억해 두세요."
+        return "답이 길수록 이 수가 커지고 시간도 더 걸립니다. 요금은 대개 보낸 토큰과 이 토큰을 함께 셈합니다."
 
     def how(self) -> str:
         return "response.usage.completion_tokens 를 읽습니다."
@@ -170,8 +174,8 @@ class TokensOfTheAnswer(Number):
 class FirstTokenTime(Number):
     """Compute the time to first token from recorded arrival times, in milliseconds."""
 
-    id = "00-6"
-    title = "첫 글자까지 걸린 시간"
+    id = "00-7"
+    title = "첫 조각까지 걸린 시간"
     unit = "밀리초(ms)"
     live = True
     tolerance = 0.02
@@ -194,7 +198,7 @@ class FirstTokenTime(Number):
         return [
             Mistake(self.record.e2el * 1000, "마지막 조각까지 걸린 시간(E2EL)입니다. 첫 조각이 온 때를 읽으세요."),
             Mistake(self.record.ttft, "초로 적은 값입니다. 밀리초로 적어 주세요. 1초는 1000밀리초입니다."),
-            Mistake(sum(gaps) / len(gaps) * 1000, "조각과 조각 사이의 평균 간격(ITL)입니다. 처음 조각까지의 기다림을 물었습니다."),
+            Mistake(sum(gaps) / len(gaps) * 1000, "조각과 조각 사이의 평균 간격(ITL)입니다. 첫 조각까지 기다린 시간을 적어 주세요."),
         ]
 
     def praise(self) -> str:
@@ -207,7 +211,7 @@ class FirstTokenTime(Number):
 class Conversation(Exercise):
     """Write `messages` with a system prompt and a question; the live server must accept them."""
 
-    id = "00-7"
+    id = "00-6"
     title = "대화 만들기"
     live = True
     hints = (
@@ -225,6 +229,10 @@ class Conversation(Exercise):
             {"role": "user", "content": "포트가 뭐예요?"},
         ]
 
+    def attempted(self, answer: object) -> bool:
+        """Three dots left anywhere in the list are a gap still to be filled."""
+        return super().attempted(answer) and "Ellipsis" not in repr(answer)
+
     def read(self, answer: object) -> list[dict[str, str]]:
         if isinstance(answer, (str, dict)):
             raise WrongType("말 하나가 아니라 말의 목록이 필요합니다. 바깥을 대괄호 [ ]로 감싸 주세요.")
@@ -236,6 +244,13 @@ class Conversation(Exercise):
             if not all(isinstance(value, str) and value.strip() for value in turn.values()):
                 raise WrongType("role과 content의 값은 모두 비어 있지 않은 글이어야 합니다.")
         return answer
+
+    def otherwise(self, answer: object) -> str:
+        assert isinstance(answer, list)
+        roles = ", ".join(turn["role"] for turn in answer)
+        if roles == "system, user":
+            return "꼴은 맞습니다. 서버가 빈 답을 보냈으니 질문을 바꾸어 보세요."
+        return f"말이 두 개여야 합니다. 첫 번째는 system, 두 번째는 user입니다. 지금 역할: {roles}"
 
     def same(self, answer: Any, other: Any) -> bool:
         """Any conversation of this form is right, if the live server answers it."""
@@ -274,6 +289,6 @@ ALL = (
     PortOfTheServer,
     CodeOfTheMystery,
     TokensOfTheAnswer,
-    FirstTokenTime,
     Conversation,
+    FirstTokenTime,
 )

@@ -23,7 +23,7 @@ def gguf_path(model: str, file_type: str = "F16") -> Path:
     Raises ModelFileError for a file that no engine could load, NotEnoughRoom where disk or memory is short.
     """
     if not isinstance(model, (str, Path)):
-        raise SettingError(f"model={model!r} 은(는) 쓸 수 없습니다.", "이름이나 파일의 경로여야 합니다.", '예: model="tutor"')
+        raise SettingError(f"쓸 수 없는 값입니다: model={model!r}", "이름이나 파일의 경로여야 합니다.", '예: model="tutor"')
     if model == "tutor":
         return tutor_gguf(file_type)
     if model == "speed":
@@ -35,7 +35,7 @@ def tutor_gguf(file_type: str = "F16", folder: Path = TUTOR) -> Path:
     """The tutor as GGUF, "F16" or "Q8_0". The name holds a digest of the weights: new weights, new file."""
     if file_type not in list(convert.FILE_TYPES):
         raise SettingError(
-            f"file_type={file_type!r} 은(는) 쓸 수 없습니다.", f"쓸 수 있는 값: {', '.join(convert.FILE_TYPES)}", '예: file_type="F16"'
+            f"쓸 수 없는 값입니다: file_type={file_type!r}", f"쓸 수 있는 값: {', '.join(convert.FILE_TYPES)}", '예: file_type="F16"'
         )
     digest = hashlib.sha256()
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"):
@@ -96,19 +96,19 @@ def check(path: Path) -> Path:
     """
     if not path.is_file():
         raise ModelFileError(
-            f"모델 파일 {path} 이(가) 없습니다.",
+            f"모델 파일이 없습니다: {path}",
             "경로가 틀렸거나 아직 만들지 않은 파일입니다.",
             '경로를 확인하거나, 내장 모델을 쓰려면 model="tutor" 라고 적으세요.',
         )
     size = path.stat().st_size
     if size == 0:
-        raise ModelFileError(f"모델 파일 {path} 이(가) 비어 있습니다.", "크기가 0바이트입니다.", "파일을 지우고 다시 받으세요.")
+        raise ModelFileError(f"모델 파일이 비어 있습니다: {path}", "크기가 0바이트입니다.", "파일을 지우고 다시 받으세요.")
     with path.open("rb") as file:
         magic = file.read(4)
     if magic != b"GGUF":
         raise ModelFileError(
-            f"{path} 은(는) GGUF 파일이 아닙니다.",
-            f"GGUF 파일은 GGUF라는 네 글자로 시작하는데 이 파일은 {magic!r}(으)로 시작합니다.",
+            f"GGUF 파일이 아닙니다: {path}",
+            f"GGUF 파일은 GGUF라는 네 글자로 시작하는데 이 파일의 첫머리는 다릅니다: {magic!r}",
             "확장자가 .gguf인 모델 파일을 고르세요. 다른 형식은 lesson 02에서 바꾸는 법을 배웁니다.",
         )
     try:
@@ -122,4 +122,4 @@ def check(path: Path) -> Path:
 
 
 def cut_short(path: Path, why: str) -> ModelFileError:
-    return ModelFileError(f"모델 파일 {path} 이(가) 중간에 잘렸거나 손상됐습니다.", why, "파일을 지우고 다시 받거나 만드세요.")
+    return ModelFileError(f"모델 파일이 중간에 잘렸거나 손상됐습니다: {path}", why, "파일을 지우고 다시 받거나 만드세요.")
