@@ -24,7 +24,7 @@ def make_all(server) -> dict[str, Exercise]:
     usage = SimpleNamespace(prompt_tokens=9, completion_tokens=31, total_tokens=40)
     message = SimpleNamespace(content="글자 수가 토큰 수와 다르도록 넉넉하게 적은 답입니다. 이만하면 되겠지요.")
     response = SimpleNamespace(usage=usage, choices=[SimpleNamespace(message=message)])
-    evidence = {"00-1": (321,), "00-2": (), "00-3": (server,), "00-4": (404,), "00-5": (response,), "00-6": (record,)}
+    evidence = {"00-1": (321,), "00-2": (), "00-3": (server,), "00-4": (404,), "00-5": (response,), "00-7": (record,)}
     return {name: exercise(name, *evidence.get(name, (server,))) for name in EXERCISES}
 
 
@@ -41,6 +41,11 @@ def test_right_answer_is_right(name, exercises):
 @pytest.mark.parametrize("name", EXERCISES)
 def test_unattempted_is_not_wrong(name, exercises):
     assert exercises[name].grade(...).outcome is Outcome.NOT_ATTEMPTED
+
+
+def test_a_gap_left_open_in_the_list_is_not_attempted(exercises):
+    gaps = [{"role": "system", "content": "짧게"}, {"role": ..., "content": ...}]
+    assert exercises["00-6"].grade(gaps).outcome is Outcome.NOT_ATTEMPTED
 
 
 @pytest.mark.parametrize("name", EXERCISES)
@@ -88,10 +93,10 @@ def test_live_answers_follow_the_evidence(server):
 
 def test_conversation_is_really_sent(server):
     turns = [{"role": "system", "content": "쉽게 설명해 주세요."}, {"role": "user", "content": "토큰이 뭐예요?"}]
-    assert exercise("00-7", server).grade(turns).outcome is Outcome.RIGHT
+    assert exercise("00-6", server).grade(turns).outcome is Outcome.RIGHT
     with engines.start() as gone:
         pass
-    assert exercise("00-7", gone).grade(turns).outcome is Outcome.ERROR
+    assert exercise("00-6", gone).grade(turns).outcome is Outcome.ERROR
 
 
 def test_check_shows_a_verdict_and_in_ci_a_wrong_one_raises(exercises, capsys, monkeypatch):
