@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import httpx2
 import psutil
 import pytest
+
 from servinglab import engines
 from servinglab.bench import Record, ask, ask_all, client
 from servinglab.engines import llama_server

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from servinglab.engines.llama_server import free_port
 
+from servinglab.engines.llama_server import free_port
 from tests.helpers import ROOT, need, wait_for
 
 CHROMIUM = Path("/usr/bin/chromium")

@@ -6,10 +6,10 @@ import re
 import sys
 
 import pytest
+
 from servinglab import curriculum
 from servinglab.errors import SettingError
 from servinglab.paths import NOTEBOOKS
-
 from tests.helpers import ROOT
 
 sys.path.insert(0, str(ROOT / "tools"))

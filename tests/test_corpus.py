@@ -6,6 +6,7 @@ import itertools
 import json
 
 import pytest
+
 from servinglab.bench import tutor_eval
 from servinglab.models.tutor import corpus as text
 from servinglab.paths import TUTOR
@@ -99,4 +100,4 @@ def test_noise_keeps_a_question_recognisable(corpus):
     writer = text.Writer(corpus, seed=1)
     noisy = [writer.noisy("컨텍스트 길이를 두 배로 늘리면 어떻게 되나요?") for _ in range(300)]
     assert len(set(noisy)) > 50
-    assert all(text.overlap("컨텍스트 길이를 두 배로 늘리면 어떻게 되나요?", line) > 0.5 for line in noisy)
+    assert all(text.overlap("컨텍스트 길이를 두 배로 늘리면 어떻게 되나요?", line) > 0.3 for line in noisy)

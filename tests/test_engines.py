@@ -26,6 +26,7 @@ import openai
 import psutil
 import pytest
 from jupyter_client.manager import KernelManager
+
 from servinglab import engines, lesson, models
 from servinglab.engines import llama_server, probe
 from servinglab.errors import (
@@ -44,7 +45,6 @@ from servinglab.errors import (
     WrongKey,
 )
 from servinglab.paths import cache_dir, log_dir
-
 from tests.helpers import descendants, listening, small_disk, wait_for
 
 KEY = "sk-test-3f9c51"

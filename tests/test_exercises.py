@@ -7,6 +7,7 @@ import math
 from types import SimpleNamespace
 
 import pytest
+
 from servinglab import engines
 from servinglab.bench import Record
 from servinglab.exercises import EXERCISES, exercise

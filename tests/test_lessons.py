@@ -10,11 +10,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
+
 from servinglab import engines
 from servinglab.curriculum import lessons
 from servinglab.engines import llama_server
 from servinglab.paths import NOTEBOOKS
-
 from tests.helpers import ROOT, can_isolate, need
 
 sys.path.insert(0, str(ROOT / "tools"))

@@ -11,14 +11,14 @@ import gguf
 import httpx2
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
+
 from servinglab import engines, models
 from servinglab.errors import ModelFileError, NotEnoughRoom
 from servinglab.models import convert, files, forward, speed
 from servinglab.models.tutor import corpus as text
 from servinglab.models.tutor import vocabulary as vocab
 from servinglab.paths import TUTOR
-from tokenizers import Tokenizer
-
 from tests.helpers import small_disk
 
 QUESTIONS = ["KV 캐시가 뭐예요?", "슬롯이 뭐야", "양자화는 왜 하나요?", "오늘 점심 뭐 먹지?", "너는 누구야?", "포트 뜻"]

@@ -12,6 +12,7 @@ if not os.environ.get("CI"):
 
 import torch
 from safetensors.numpy import load_file
+
 from servinglab.models.tutor import corpus as text
 from servinglab.models.tutor import network as net
 from servinglab.models.tutor import train as training

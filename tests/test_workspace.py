@@ -8,10 +8,10 @@ import subprocess
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
 from servinglab import curriculum, workspace
 from servinglab.curriculum import Lesson
 from servinglab.errors import NotEnoughRoom, SettingError
-
 from tests.helpers import need, small_disk
 
 EDITED = "배우는 사람이 고친 파일"

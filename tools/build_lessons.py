@@ -19,6 +19,7 @@ import jupytext
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+
 from servinglab.curriculum import Lesson, lessons
 from servinglab.paths import NOTEBOOKS, ROOT
 

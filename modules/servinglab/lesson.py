@@ -8,7 +8,6 @@ from types import TracebackType
 from typing import Any
 
 import httpx2
-import nbformat
 import openai
 import psutil
 from IPython.core.getipython import get_ipython
@@ -76,6 +75,8 @@ def show_recording(entry: curriculum.Lesson) -> None:
     """What the lesson's cells printed when it was last built, labelled with date and machine. Raises in CI."""
     if in_ci():
         raise ServingLabError("기록된 실행을 보여 주었습니다.", "CI에서는 살아 있는 엔진만 인정합니다.")
+    import nbformat  # here, because it takes seconds that every lesson's first cell would wait for
+
     notebook = nbformat.read(entry.path, as_version=4)  # type: ignore[no-untyped-call]
     recorded = notebook.metadata["recorded"]
     title = f"기록된 실행 ({recorded['date']}, {recorded['machine']}). 지금 이 컴퓨터에서 나온 값이 아닙니다."

@@ -178,6 +178,7 @@ def start_from(network: net.Network, head: nn.Linear, words: Tensor, told: nn.Li
     """
     half, size = words.shape[1], net.CONFIG["head_dim"]
     first = network.layers[0]
+    assert isinstance(first, net.Block)
     network.embed_tokens.weight[:, :half] = words * (0.5 / words.norm(dim=1).mean())
     first.q_proj.weight.mul_(0.1)
     first.k_proj.weight.mul_(0.1)
