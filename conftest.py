@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -20,11 +21,10 @@ def pytest_configure(config: pytest.Config) -> None:
         del os.environ[name]
     os.environ["SERVINGLAB_CACHE"] = str(folder / "cache")
     os.environ["XDG_STATE_HOME"] = str(folder / "state")
-    os.environ["IPYTHONDIR"] = str(STRICT)
+    shutil.copytree(STRICT, folder / "ipython")  # a copy, because IPython writes its history there
+    os.environ["IPYTHONDIR"] = str(folder / "ipython")
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
 
 
 def remove(folder: Path) -> None:
-    import shutil
-
     shutil.rmtree(folder, ignore_errors=True)  # a server's last log line may arrive meanwhile; the folder is temporary

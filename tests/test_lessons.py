@@ -88,7 +88,7 @@ def nbval(path: Path, environment: dict[str, str] | None = None, prefix: tuple[s
         encoding="utf-8",
         timeout=300,
     )
-    return done.stdout[-6000:] + done.stderr[-2000:]
+    return done.stdout + done.stderr
 
 
 def test_a_plain_cell_is_green(tmp_path):

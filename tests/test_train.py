@@ -18,7 +18,7 @@ from servinglab.models.tutor import network as net
 from servinglab.models.tutor import train as training
 from servinglab.paths import TUTOR
 
-SHORT = training.Recipe(steps=12, batch_tokens=512, prose_length=64, warmup=3)
+SHORT = training.Recipe(steps=24, word_epochs=2, question_steps=4, batch_tokens=512, prose_length=64, warmup=3)
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +54,24 @@ def test_prose_is_at_least_a_fifth(small_corpus, tmp_path):
 def test_questions_count_little_and_marks_of_others_nothing(small_corpus):
     tokenizer = training.vocab.train_tokenizer(training.text_of(small_corpus))
     batches = training.Batches(small_corpus, tokenizer, SHORT)
-    ids, weights = batches.encode(text.turn("질문", "답"))
-    end = tokenizer.token_to_id(training.vocab.END)
-    assert ids[-1] == end and weights[-1] == 1.0
-    assert weights[0] == 0.0 and set(weights) == {0.0, SHORT.question_weight, 1.0}
+    learned = batches.encode(text.Document(text.turn("질문", "답"), small_corpus.items[0].id))
+    assert learned.ids[-1] == tokenizer.token_to_id(training.vocab.END) and learned.weights[-1] == 1.0
+    assert learned.weights[0] == 0.0 and set(learned.weights) == {0.0, SHORT.question_weight, 1.0}
+    assert learned.ids[learned.at] == tokenizer.token_to_id(training.vocab.ASSISTANT) and learned.topic == 0
+
+
+def test_the_network_starts_by_telling_topics_as_the_bag_of_words_does(small_corpus):
+    """Part ① would be lost if the averaging layer or the head were put in the wrong place."""
+    torch.manual_seed(0)
+    tokenizer = training.vocab.train_tokenizer(training.text_of(small_corpus))
+    batches = training.Batches(small_corpus, tokenizer, training.Recipe(word_epochs=30))
+    network = net.Network(net.CONFIG).eval()
+    head = torch.nn.Linear(net.CONFIG["hidden_size"], len(batches.topics))
+    training.start_from(network, head, *training.words_first(batches, training.Recipe(word_epochs=30)))
+    asked = [batches.encode(document) for document in batches.writer.questions()]
+    ids, _, topics, places = training.to_tensors(asked, "cpu")
+    told = head(network(ids)[torch.arange(len(asked)), places]).argmax(dim=-1)
+    assert (told == topics).float().mean() > 0.5, "chance would be one in fifteen"
 
 
 def test_orthogonal_makes_singular_values_alike():

@@ -61,7 +61,7 @@ class Recipe:
     warmup: int = 40
     weight_decay: float = 0.05
     dropout: float = 0.05
-    bpe_dropout: float = 0.08
+    cut: float = 0.04
     question_weight: float = 0.1
     topic_weight: float = 0.3
     seed: int = 20261121
@@ -74,10 +74,7 @@ class Batches:
         self.recipe, self.tokenizer = recipe, tokenizer
         self.rng = random.Random(recipe.seed)
         self.writer = text.Writer(corpus, recipe.seed)
-        # A second tokenizer that now and then skips a merge: a typo or an unseen ending then looks less strange.
         self.numbers = tokenizer.get_vocab()
-        self.rough = Tokenizer.from_str(tokenizer.to_str())
-        self.rough.model.dropout = recipe.bpe_dropout
         names = [item.id for item in corpus.items] + [talk.id for talk in corpus.smalltalk] + [text.OFF_TOPIC]
         self.topics = {name: number for number, name in enumerate(names)}
         self.prose = [i for part in corpus.prose for i in [*tokenizer.encode(part).ids, vocab.SPECIAL.index(vocab.END)]]
@@ -92,7 +89,7 @@ class Batches:
         for message in document.messages:
             own = message["role"] == "assistant"
             at = len(ids) if own else at
-            body = (self.tokenizer if own else self.rough).encode(message["content"]).ids
+            body = self.tokenizer.encode(message["content"]).ids if own else self.rough(message["content"])
             ids += [token[f"<|{message['role']}|>"], *body, token[vocab.END]]
             weights += [0.0] + [1.0 if own else self.recipe.question_weight] * len(body) + [1.0 if own else 0.0]
         if document.messages[-1]["role"] == "user":
@@ -100,6 +97,14 @@ class Batches:
             ids.append(token[vocab.ASSISTANT])
             weights.append(0.0)
         return Sequence(ids, weights, -1 if document.topic is None else self.topics[document.topic], at)
+
+    def rough(self, words: str) -> list[int]:
+        """Tokens of a text cut at random places: a typo or an unseen ending then looks less strange.
+
+        BPE dropout would do the same, but the `tokenizers` package cannot be seeded for it.
+        """
+        places = [0, *(i for i in range(1, len(words)) if self.rng.random() < self.recipe.cut), len(words)]
+        return [i for start, end in itertools.pairwise(places) for i in self.tokenizer.encode(words[start:end]).ids]
 
     def prose_block(self) -> Sequence:
         length = self.recipe.prose_length
