@@ -27,7 +27,7 @@ lessons: ## notebooks/text/의 글에서 notebooks/의 레슨을 만들고 실�
 
 bench: ## 속도와 튜터의 성적을 잽니다
 	@$(PYTHON) tools/bootstrap.py --extras "lab,test"
-	@$(RUN) -m pytest tests/benchmarks -s -q -p no:cacheprovider
+	@$(RUN) -m pytest -o addopts="" tests/benchmarks -s -q -p no:cacheprovider
 
 clean: ## 설치한 것과 캐시를 지웁니다(work/의 내 파일은 남습니다)
 	@if [ -x $(RUN) ]; then $(RUN) -m servinglab.cli clean; fi

@@ -35,6 +35,7 @@ def lab(arguments: argparse.Namespace) -> int:
     print("JupyterLab을 엽니다. 브라우저가 열리지 않으면 아래에 나오는 http://127.0.0.1 주소를 브라우저에 붙여 넣으세요.")
     print("끝내려면 이 터미널에서 Ctrl+C를 두 번 누르세요.", flush=True)
     environment = {**os.environ, "PATH": program_path()}
+    os.chdir(WORK)  # where JupyterLab's terminals open
     if os.name != "nt":
         os.execve(sys.executable, command, environment)  # JupyterLab takes our place: Ctrl+C reaches it alone
     return subprocess.call(command, env=environment)
