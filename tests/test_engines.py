@@ -621,8 +621,8 @@ threading.Timer(0.5, lambda: [server.stop(), report(fork=pid, took=time.monotoni
 report(fork=pid); time.sleep(120)"""
     with owner(tmp_path, fork) as it:
         try:
-            wait_for(lambda: "took" in (tmp_path / "owner.json").read_text(), 15, "stop() returning")
-            assert json.loads((tmp_path / "owner.json").read_text())["took"] < 3
+            wait_for(lambda: "took" in (tmp_path / "owner.json").read_text(encoding="utf-8"), 15, "stop() returning")
+            assert json.loads((tmp_path / "owner.json").read_text(encoding="utf-8"))["took"] < 3
             all_gone(it)
         finally:
             os.kill(it.fork, signal.SIGKILL)

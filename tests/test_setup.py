@@ -206,7 +206,7 @@ from pathlib import Path
 if __name__ == "__main__":
     program = Path(sys.argv[-1]) / "bin" / "python"
     program.parent.mkdir(parents=True)
-    program.write_text('#!/bin/sh\\necho "$@" >> "$CALLS"\\nsleep "${SLOW:-0}" &\\nwait\\n')
+    program.write_text('#!/bin/sh\\necho "$@" >> "$CALLS"\\nsleep "${SLOW:-0}" &\\nwait\\n', encoding="utf-8")
     program.chmod(0o755)
     exec(os.environ.get("THEN", ""))
 """

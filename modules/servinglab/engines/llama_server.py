@@ -16,7 +16,7 @@ import httpx2
 import psutil
 
 from servinglab import models
-from servinglab.engines.server import Server, command_line, direct_http, end, spawn
+from servinglab.engines.server import Server, command_line, direct_http, spawn
 from servinglab.errors import EngineFailed, EngineNotFound, ModelFileError, PortTaken, SettingError, disk_errors
 from servinglab.paths import log_dir
 
@@ -228,4 +228,4 @@ def version(program: Path) -> str:
     return " ".join((done.stdout + done.stderr).split())
 
 
-__all__ = ["end", "find", "start", "version"]
+__all__ = ["find", "start", "version"]

@@ -1,6 +1,6 @@
 """Train the tutor: `python -m servinglab.models.tutor.train --out FOLDER` (needs the extra `train`).
 
-One run is seeded and takes at most 40 minutes on two CPU cores; a GPU is used where PyTorch finds one. Hidden matrices
+One run is seeded; it should stay under 40 minutes on two CPU cores (not yet timed alone); a GPU is used where PyTorch finds one. Hidden matrices
 are trained with Muon, embeddings and norms with AdamW.
 
 A run has three parts. ① The token embeddings alone learn, in seconds, which fact a question is about: their mean goes into
