@@ -92,7 +92,8 @@ def instructions() -> Finding:
     )
     fix = "저장소 폴더에서 rm -rf .build .venv 뒤 make lab 을 실행해 이 컴퓨터에 맞게 다시 컴파일하세요."
     if done.returncode != 0:
-        return Finding(name, False, f"llama.cpp를 불러오지 못했습니다 (종료 코드 {done.returncode}).", fix)
+        last = (done.stderr.strip().splitlines() or ["아무 말 없이 끝났습니다"])[-1]
+        return Finding(name, False, f"llama.cpp를 불러오지 못했습니다 (종료 코드 {done.returncode}: {last}).", fix)
     wanted, have = built_for(done.stdout), cpu_flags()
     if not have:
         return Finding(name, True, f"llama.cpp는 {', '.join(sorted(wanted))} 용입니다. 이 운영체제에서는 CPU와 견주지 못했습니다.")
