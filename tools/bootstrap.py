@@ -29,10 +29,11 @@ DISK_GB = 3.0
 EVERY = 10.0  # seconds between two lines while a step runs
 FULL_DISK = "디스크가 가득 찼습니다. 자리를 비운 뒤 같은 명령을 다시 실행하면 이어서 합니다."
 
-# An RPATH lets the programs find their libraries from any terminal, without LD_LIBRARY_PATH.
+# An RPATH lets the programs find their libraries from any terminal, without LD_LIBRARY_PATH. Without AMX, because GCC 12
+# drops the stores of ggml's tile configuration and every Q8_0 model then ends in SIGILL (llama.cpp pull request 26954).
 CMAKE_ARGS = " ".join([
     "-DLLAMA_BUILD_TOOLS=ON", "-DLLAMA_BUILD_SERVER=ON", "-DLLAMA_TOOLS_INSTALL=ON", "-DLLAMA_USE_PREBUILT_UI=OFF",
-    "-DLLAMA_OPENSSL=OFF", "-DLLAVA_BUILD=OFF",
+    "-DLLAMA_OPENSSL=OFF", "-DLLAVA_BUILD=OFF", "-DCMAKE_C_FLAGS=-U__AMX_INT8__", "-DCMAKE_CXX_FLAGS=-U__AMX_INT8__",
     "-DCMAKE_INSTALL_RPATH=" + ("@loader_path/../lib" if sys.platform == "darwin" else "$ORIGIN/../lib"),
 ])
 
