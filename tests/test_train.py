@@ -18,7 +18,7 @@ from servinglab.models.tutor import network as net
 from servinglab.models.tutor import train as training
 from servinglab.paths import TUTOR
 
-SHORT = training.Recipe(steps=24, word_epochs=2, question_steps=4, batch_tokens=512, prose_length=64, warmup=3)
+SHORT = training.Recipe(steps=24, word_epochs=2, batch_tokens=512, prose_length=64, warmup=3)
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +51,38 @@ def test_prose_is_at_least_a_fifth(small_corpus, tmp_path):
     assert seen["prose"] / sum(seen.values()) >= 0.20
 
 
-def test_questions_count_little_and_marks_of_others_nothing(small_corpus):
+def test_only_the_assistants_words_count(small_corpus):
     tokenizer = training.vocab.train_tokenizer(training.text_of(small_corpus))
     batches = training.Batches(small_corpus, tokenizer, SHORT)
     learned = batches.encode(text.Document(text.turn("질문", "답"), small_corpus.items[0].id))
-    assert learned.ids[-1] == tokenizer.token_to_id(training.vocab.END) and learned.weights[-1] == 1.0
-    assert learned.weights[0] == 0.0 and set(learned.weights) == {0.0, SHORT.question_weight, 1.0}
+    counted = [i for i, weight in zip(learned.ids, learned.weights, strict=True) if weight]
+    assert counted == [*tokenizer.encode("답").ids, tokenizer.token_to_id(training.vocab.END)]
     assert learned.ids[learned.at] == tokenizer.token_to_id(training.vocab.ASSISTANT) and learned.topic == 0
+
+
+def test_no_document_is_lost_between_epochs(small_corpus):
+    """What fills no batch waits: after some epochs every document is in a batch or still waiting, each once."""
+    tokenizer = training.vocab.train_tokenizer(training.text_of(small_corpus))
+    batches = training.Batches(small_corpus, tokenizer, SHORT)
+    given = [[training.Sequence([number] * (1 + number % 90), [1.0]) for number in range(first, first + 100)] for first in (0, 100)]
+    made = [batch for epoch in given for batch in batches.full_batches(epoch)]
+    assert {training.padded(sequence) for batch in made for sequence in batch} > {16, 32}
+    assert all(len({training.padded(sequence) for sequence in batch}) == 1 for batch in made)
+    there = [s.ids[0] for part in [*made, *batches.waiting.values()] for s in part]
+    assert sorted(there) == list(range(200))
+
+
+def test_rows_that_round_the_product_count_nothing(small_corpus):
+    """The loss of a batch is the plain mean over its words, however many rows were added."""
+    torch.manual_seed(0)
+    tokenizer = training.vocab.train_tokenizer(training.text_of(small_corpus))
+    batches = training.Batches(small_corpus, tokenizer, SHORT)
+    network, head = net.Network(net.CONFIG).eval(), torch.nn.Linear(net.CONFIG["hidden_size"], len(batches.topics))
+    prose = [batches.prose_block() for _ in range(3)]
+    words, topic = training.losses_of(network, head, prose, "cpu")
+    ids = torch.tensor([block.ids for block in prose])
+    plain = torch.nn.functional.cross_entropy(network.logits(network(ids)[0][:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
+    assert words.item() == pytest.approx(plain.item(), rel=1e-5) and topic.item() == 0
 
 
 def test_the_network_starts_by_telling_topics_as_the_bag_of_words_does(small_corpus):
@@ -70,7 +95,7 @@ def test_the_network_starts_by_telling_topics_as_the_bag_of_words_does(small_cor
     training.start_from(network, head, *training.words_first(batches, training.Recipe(word_epochs=30)))
     asked = [batches.encode(document) for document in batches.writer.questions()]
     ids, _, topics, places = training.to_tensors(asked, "cpu")
-    told = head(network(ids)[torch.arange(len(asked)), places]).argmax(dim=-1)
+    told = head(network(ids)[1][torch.arange(len(asked)), places]).argmax(dim=-1)
     assert (told == topics).float().mean() > 0.5, "chance would be one in fifteen"
 
 

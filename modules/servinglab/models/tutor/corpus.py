@@ -21,7 +21,7 @@ Message = dict[str, str]
 """One turn in the OpenAI API's form: `{"role": ..., "content": ...}`."""
 
 STYLES = ("plain", "one", "simple", "english")
-STYLE_SHARE = (0.52, 0.16, 0.16, 0.16)
+STYLE_SHARE = (0.70, 0.10, 0.10, 0.10)
 OFF_TOPIC = "offtopic"
 
 
@@ -163,7 +163,7 @@ class Writer:
         self.by_id = {item.id: item for item in corpus.items}
 
     def questions(self) -> list[Document]:
-        """Every question without its answer: what it is about can be learned from the topic alone, at a third of the cost."""
+        """Every question without its answer, for what can be learned from the topic alone."""
         asked = [(text, item.id) for item in self.corpus.items for text in item.questions]
         asked += [(text, talk.id) for talk in self.corpus.smalltalk for text in talk.questions]
         asked += [(text, OFF_TOPIC) for text in self.corpus.offtopic]
@@ -190,7 +190,7 @@ class Writer:
 
     def system(self, style: str, chance: float = 1.0) -> list[Message]:
         """A system prompt for a style; the plain style mostly has none."""
-        if self.rng.random() > (0.25 if style == "plain" else chance):
+        if self.rng.random() > (0.1 if style == "plain" else chance):
             return []
         return [{"role": "system", "content": self.rng.choice(self.corpus.systems[style])}]
 

@@ -16,7 +16,7 @@ CONFIG: dict[str, Any] = {
     "model_type": "llama",
     "hidden_size": 256,
     "intermediate_size": 768,
-    "num_hidden_layers": 6,
+    "num_hidden_layers": 4,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "head_dim": 64,
@@ -39,6 +39,20 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary position embedding in Transformers' half-split form. `x`: (batch, heads, tokens, head_dim)."""
     a, b = x.chunk(2, dim=-1)
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Causal attention with shared key/value heads. `q`: (batch, heads, tokens, head_dim), `k`, `v` with fewer heads.
+
+    Written out, because the backward pass of PyTorch's own kernel takes a quarter of a step on a CPU for texts this short.
+    """
+    batch, heads, tokens, size = q.shape
+    shared = k.shape[1]
+    q = q.reshape(batch, shared, heads // shared * tokens, size)
+    scores = (q @ k.transpose(2, 3)).view(batch, heads, tokens, tokens) * size**-0.5
+    future = torch.ones(tokens, tokens, dtype=torch.bool, device=q.device).triu(1)
+    weights = scores.masked_fill(future, -torch.inf).softmax(dim=-1).to(v.dtype)
+    return (weights.view(batch, shared, heads // shared * tokens, tokens) @ v).view(batch, heads, tokens, size)
 
 
 class Block(nn.Module):
@@ -65,15 +79,21 @@ class Block(nn.Module):
             layer(y).view(batch, tokens, -1, self.head_dim).transpose(1, 2)
             for layer in (self.q_proj, self.k_proj, self.v_proj)
         )
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-        x = x + F.dropout(self.o_proj(mixed.transpose(1, 2).reshape(batch, tokens, hidden)), drop, self.training)
+        q, k = rotate(q, cos, sin).to(v.dtype), rotate(k, cos, sin).to(v.dtype)
+        mixed = attend(q, k, v).transpose(1, 2).reshape(batch, tokens, hidden)
+        x = x + F.dropout(self.o_proj(mixed), drop, self.training)
         y = self.post_attention_layernorm(x)
         return x + F.dropout(self.down_proj(F.silu(self.gate_proj(y)) * self.up_proj(y)), drop, self.training)
 
 
+TOPIC_LAYERS = 2
+"""So many layers find out what a question is about; those above read it off and answer. It is learned there and not after
+the last layer, because a later token sees an earlier one only as it was before the last layer."""
+
+
 class Network(nn.Module):
-    """Token ids (batch, tokens) to hidden states (batch, tokens, hidden); `logits` multiplies by the tied embedding."""
+    """Token ids (batch, tokens) to two hidden states (batch, tokens, hidden): after the last layer, which `logits` multiplies
+    by the tied embedding, and after `TOPIC_LAYERS`, normalised."""
 
     def __init__(self, c: dict[str, Any], drop: float = 0.0) -> None:
         super().__init__()
@@ -91,13 +111,15 @@ class Network(nn.Module):
             if p.ndim == 2:
                 nn.init.normal_(p, std=0.02)
 
-    def forward(self, ids: Tensor) -> Tensor:
+    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         x: Tensor = self.embed_tokens(ids)
         cos, sin = self.cos[: ids.shape[1]], self.sin[: ids.shape[1]]
-        for layer in self.layers:
+        for layer in self.layers[:TOPIC_LAYERS]:
             x = layer(x, cos, sin, self.drop)
-        out: Tensor = self.norm(x)
-        return out
+        topic = F.rms_norm(x, (x.shape[-1],))
+        for layer in self.layers[TOPIC_LAYERS:]:
+            x = layer(x, cos, sin, self.drop)
+        return self.norm(x), topic
 
     def logits(self, hidden: Tensor) -> Tensor:
         return hidden @ self.embed_tokens.weight.T

@@ -1,12 +1,12 @@
 """Train the tutor: `python -m servinglab.models.tutor.train --out FOLDER` (needs the extra `train`).
 
-One run is seeded; it should stay under 40 minutes on two CPU cores (not yet timed alone); a GPU is used where PyTorch finds one. Hidden matrices
-are trained with Muon, embeddings and norms with AdamW.
+One run is seeded. A GPU is used where PyTorch finds one; on a CPU with AMX the products are computed in bfloat16. Hidden
+matrices are trained with Muon, embeddings and norms with AdamW.
 
-A run has three parts. ① The token embeddings alone learn, in seconds, which fact a question is about: their mean goes into
-a linear head, as in fastText (Joulin et al. 2016). The network starts from them, with a first attention layer that
-averages. ② The whole network goes on with that task. ③ It learns to answer; the head stays as a side task and is then
-thrown away. Without ① the same network needs many times the steps to tell the questions apart.
+A run has two parts. ① The token embeddings alone learn, in seconds, which fact a question is about: their mean goes into a
+linear head, as in fastText (Joulin et al. 2016). The network starts from them, with a first attention layer that averages.
+② The whole network learns to answer. The head stays as a side task on the lower layers, which keeps the question's meaning in
+view, and is then thrown away. Without ① the same network needs many times the steps to tell the questions apart.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import itertools
 import json
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,30 +41,33 @@ class Sequence(NamedTuple):
     at: int = 0
 
 
-
 WORD_SCALE = 8.0
 """Mean embeddings are small; scaled, the head learns from them at once."""
+
+HEAD_SCALE = 0.7
+"""Brings the head's scores back to their size, because the network normalises what it reads: else they are wildly sure."""
+
+LENGTHS = 16
+"""Sequences are padded to a multiple of this: on a CPU PyTorch prepares its kernels anew for each shape it meets."""
 
 
 @dataclass(frozen=True)
 class Recipe:
     """What a run depends on; written beside the weights."""
 
-    steps: int = 1000
+    steps: int = 2400
     word_epochs: int = 6
-    question_steps: int = 60
-    batch_tokens: int = 3072
+    batch_tokens: int = 4096
     prose_share: float = 0.21
     prose_length: int = 256
     lr_muon: float = 0.02
-    lr_adam: float = 3e-3
+    lr_adam: float = 4e-3
     warmup: int = 40
     weight_decay: float = 0.05
-    dropout: float = 0.05
+    dropout: float = 0.1
     cut: float = 0.04
-    question_weight: float = 0.1
-    topic_weight: float = 0.3
-    seed: int = 20261121
+    topic_weight: float = 1.0
+    seed: int = 20261126
 
 
 class Batches:
@@ -79,9 +82,10 @@ class Batches:
         self.topics = {name: number for number, name in enumerate(names)}
         self.prose = [i for part in corpus.prose for i in [*tokenizer.encode(part).ids, vocab.SPECIAL.index(vocab.END)]]
         self.seen = {"conversation": 0, "prose": 0}
+        self.waiting: dict[int, list[Sequence]] = {}
 
     def encode(self, document: text.Document) -> Sequence:
-        """Only the assistant's words count fully; other words count `question_weight`."""
+        """Only the assistant's words are to be predicted."""
         token = self.numbers
         ids: list[int] = []
         weights: list[float] = []
@@ -91,7 +95,7 @@ class Batches:
             at = len(ids) if own else at
             body = self.tokenizer.encode(message["content"]).ids if own else self.rough(message["content"])
             ids += [token[f"<|{message['role']}|>"], *body, token[vocab.END]]
-            weights += [0.0] + [1.0 if own else self.recipe.question_weight] * len(body) + [1.0 if own else 0.0]
+            weights += [0.0] + [1.0 if own else 0.0] * (len(body) + 1)
         if document.messages[-1]["role"] == "user":
             at = len(ids)
             ids.append(token[vocab.ASSISTANT])
@@ -113,39 +117,35 @@ class Batches:
         return Sequence(ids, [1.0] * len(ids))
 
     def __iter__(self) -> Iterator[list[Sequence]]:
-        made = 0
         while True:
-            first_part = made < self.recipe.question_steps
-            documents = self.writer.questions() if first_part else self.writer.conversations()
-            for batch in self.by_length([self.encode(document) for document in documents]):
+            for batch in self.full_batches(self.encode(document) for document in self.writer.conversations()):
                 while self.seen["prose"] < self.recipe.prose_share * sum(self.seen.values()):
                     blocks = [self.prose_block() for _ in range(self.recipe.batch_tokens // self.recipe.prose_length)]
                     self.seen["prose"] += sum(len(block.ids) for block in blocks)
-                    made += 1
                     yield blocks
                 self.seen["conversation"] += sum(len(sequence.ids) for sequence in batch)
-                made += 1
                 yield batch
-                if first_part and made >= self.recipe.question_steps:
-                    break
 
-    def by_length(self, pool: list[Sequence]) -> list[list[Sequence]]:
-        """Batches of about `batch_tokens`: sorted within a window, so that padding is small but order stays random."""
-        window = 24 * self.recipe.batch_tokens // 64
+    def full_batches(self, epoch: Iterable[Sequence]) -> list[list[Sequence]]:
+        """Batches of about `batch_tokens` with one padded length each. What fills no batch waits for the next epoch."""
         batches: list[list[Sequence]] = []
-        for start in range(0, len(pool), window):
-            part = sorted(pool[start : start + window], key=lambda sequence: len(sequence.ids))
-            while part:
-                count = max(1, self.recipe.batch_tokens // len(part[-1].ids))
-                batches.append(part[-count:])
-                del part[-count:]
+        for sequence in epoch:
+            longest = padded(sequence)
+            alike = self.waiting.setdefault(longest, [])
+            alike.append(sequence)
+            if len(alike) >= self.recipe.batch_tokens // longest:
+                batches.append(self.waiting.pop(longest))
         self.rng.shuffle(batches)
         return batches
 
 
+def padded(sequence: Sequence) -> int:
+    return -(-len(sequence.ids) // LENGTHS) * LENGTHS
+
+
 def to_tensors(batch: list[Sequence], device: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Pad a batch. Returns ids and weights, both (sequences, longest), topics and their places, both (sequences,)."""
-    longest = max(len(sequence.ids) for sequence in batch)
+    longest = max(padded(sequence) for sequence in batch)
     ids = torch.tensor([s.ids + [0] * (longest - len(s.ids)) for s in batch])
     weights = torch.tensor([s.weights + [0.0] * (longest - len(s.ids)) for s in batch])
     topics, places = torch.tensor([s.topic for s in batch]), torch.tensor([s.at for s in batch])
@@ -193,26 +193,27 @@ def start_from(network: net.Network, head: nn.Linear, words: Tensor, told: nn.Li
         for query in range(kv * share, (kv + 1) * share):
             rows = slice(half + kv * size, half + (kv + 1) * size)
             first.o_proj.weight[rows, query * size : (query + 1) * size] += torch.eye(size) / share
-    head.weight[:, half:] = told.weight * 2.0
+    head.weight[:, half:] = told.weight * HEAD_SCALE
     head.bias.copy_(told.bias)
 
 
 def losses_of(network: net.Network, head: nn.Linear, batch: list[Sequence], device: str) -> tuple[Tensor, Tensor]:
-    """Weighted mean cross-entropy of the words, and that of the topics (both nats; 0 where a batch has none).
+    """Mean cross-entropy of the words, and that of the topics (both nats; 0 where a batch has none).
 
-    Positions of weight 0 are left out of the large vocabulary product.
+    Positions of weight 0 are left out of the large vocabulary product, save a few that round its rows to a multiple of 512.
     """
     ids, weights, topics, places = to_tensors(batch, device)
-    hidden = network(ids)
-    counted = weights[:, 1:] > 0
-    each = F.cross_entropy(network.logits(hidden[:, :-1][counted]), ids[:, 1:][counted], reduction="none")
-    share = weights[:, 1:][counted]
+    hidden, topic = network(ids)
+    share = weights[:, 1:].reshape(-1)
+    rows = share.nonzero().squeeze(1)
+    share, rows = (F.pad(kept, (0, -len(rows) % 512)) for kept in (share[rows], rows))
+    scores = network.logits(hidden[:, :-1].flatten(0, 1)[rows]).float()
+    each = F.cross_entropy(scores, ids[:, 1:].reshape(-1)[rows], reduction="none")
     words = (each * share).sum() / share.sum()
-    known = topics >= 0
-    if not known.any():
+    if (topics < 0).all():
         return words, words.new_zeros(())
-    told = hidden[torch.arange(len(batch), device=device), places][known]
-    return words, F.cross_entropy(head(told), topics[known], label_smoothing=0.05)
+    told = head(topic[torch.arange(len(batch), device=device), places]).float()
+    return words, F.cross_entropy(told, topics, ignore_index=-1, label_smoothing=0.05)
 
 
 class Muon(torch.optim.Optimizer):
@@ -260,8 +261,14 @@ def schedule(step: int, recipe: Recipe) -> float:
     return min(1.0, (step + 1) / recipe.warmup, 2.0 * (recipe.steps - step) / recipe.steps)
 
 
+def quick_bfloat16(device: str) -> bool:
+    """Whether bfloat16 products are quicker here. Without AMX a CPU takes longer for them than for float32."""
+    return device == "cuda" or bool(torch.cpu.get_capabilities().get("amx_bf16"))
+
+
 def train(corpus: text.Corpus, recipe: Recipe, out: Path, say: bool = True) -> list[float]:
     """Train and save into `out`. Returns the loss of every step (nats per token)."""
+    began = time.perf_counter()
     torch.manual_seed(recipe.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer = vocab.train_tokenizer(text_of(corpus))
@@ -273,12 +280,10 @@ def train(corpus: text.Corpus, recipe: Recipe, out: Path, say: bool = True) -> l
     base = [group["lr"] for stepper in steppers for group in stepper.param_groups]
     losses: list[float] = []
     topics: list[float] = []
-    began = time.perf_counter()
     for step, batch in zip(range(recipe.steps), batches, strict=False):
-        words, topic = losses_of(network, head, batch, device)
-        # In the first part the topic is the lesson; later it keeps the question's meaning in view.
-        share = (0.3, 1.0) if step < recipe.question_steps else (1.0, recipe.topic_weight)
-        torch.autograd.backward(share[0] * words + share[1] * topic)
+        with torch.autocast(device, torch.bfloat16, enabled=quick_bfloat16(device)):
+            words, topic = losses_of(network, head, batch, device)
+        torch.autograd.backward(words + recipe.topic_weight * topic)
         groups = [group for stepper in steppers for group in stepper.param_groups]
         for group, lr in zip(groups, base, strict=True):
             group["lr"] = lr * schedule(step, recipe)
