@@ -20,6 +20,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in [name for name in os.environ if name.startswith(("LLAMA_", "SERVINGLAB_", "OPENAI_"))]:
         del os.environ[name]
     os.environ["SERVINGLAB_CACHE"] = str(folder / "cache")
+    os.environ["SERVINGLAB_HOME"] = str(folder / "home")
     os.environ["XDG_STATE_HOME"] = str(folder / "state")
     shutil.copytree(STRICT, folder / "ipython")  # a copy, because IPython writes its history there
     os.environ["IPYTHONDIR"] = str(folder / "ipython")

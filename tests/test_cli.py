@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.metadata
 import io
 import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import sysconfig
@@ -23,7 +25,7 @@ import jsonschema
 import psutil
 import pytest
 
-from servinglab import cli, curriculum, doctor, paths, plots
+from servinglab import cli, curriculum, doctor, paths, plots, progress
 from servinglab.engines.llama_server import free_port
 from servinglab.errors import EngineNotFound
 from tests.helpers import ROOT, listening, need, small_disk, wait_for
@@ -371,6 +373,102 @@ def test_documents_name_only_commands_that_exist(document):
     asked = set(re.findall(r"(?:`|^)servinglab ([a-z]+)", (ROOT / document).read_text(encoding="utf-8"), re.MULTILINE))
     shown = cli.parser().format_help()
     assert asked and all(re.search(rf"^ +{name} +\S", shown, re.MULTILINE) for name in asked)
+
+
+# --- progress ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def answers(tmp_path, monkeypatch):
+    """Three answers to two lessons, in a folder of their own. Returns that folder."""
+    home = tmp_path / "내 기록"
+    monkeypatch.setenv("SERVINGLAB_HOME", str(home))
+    progress.record("00", "exercise", "00-1", False)
+    progress.record("00", "exercise", "00-1", True)
+    progress.record("01", "quiz", "engine-job", True)
+    return home
+
+
+def test_progress_is_printed(answers):
+    done = servinglab("progress")
+    assert done.returncode == 0 and done.stderr == ""
+    assert re.search(r"^00 +0/1 +- +2 +\d{4}-\d\d-\d\d$", done.stdout, re.MULTILINE)
+    assert re.search(r"^01 +- +1/1 +1 +\d{4}-\d\d-\d\d$", done.stdout, re.MULTILINE)
+    assert str(answers / "progress.sqlite3") in done.stdout
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """The command in this process, for speed: with what is typed ("" is no keyboard). Returns status, output, errors."""
+
+    def call(*arguments: str, typed: str = "") -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+        status = cli.main(["progress", *arguments])
+        return status, *capsys.readouterr()
+
+    return call
+
+
+def test_progress_before_anything_was_answered(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("SERVINGLAB_HOME", str(tmp_path / "없는 폴더"))
+    status, shown, _ = run()
+    assert status == 0 and "아직 기록이 없습니다" in shown and not (tmp_path / "없는 폴더").exists()
+
+
+def test_progress_as_a_file_for_excel(run, answers, tmp_path):
+    target = tmp_path / "내 기록.csv"
+    assert "적었습니다" in run("--csv", str(target))[1]
+    content = target.read_bytes()
+    assert content.startswith(b"\xef\xbb\xbf"), "without the mark Excel shows broken Hangul"
+    rows = list(csv.reader(io.StringIO(content.decode("utf-8-sig"))))
+    assert rows[0] == ["레슨", "종류", "문제", "맞음", "시각"]
+    assert [row[:4] for row in rows[1:]] == [
+        ["00", "연습", "00-1", "아니요"], ["00", "연습", "00-1", "예"], ["01", "퀴즈", "engine-job", "예"],
+    ]  # fmt: skip
+    assert run("--csv", "-")[1] == content.decode("utf-8-sig"), "no mark where a program reads it"
+
+
+def test_progress_overwrites_no_file_and_leaves_none_half_written(run, answers, tmp_path):
+    mine = tmp_path / "보고서.csv"
+    mine.write_text("내 글", encoding="utf-8")
+    status, _, error = run("--csv", str(mine))
+    assert status == 1 and "이미 있습니다" in error and mine.read_text(encoding="utf-8") == "내 글"
+    status, _, error = run("--csv", str(tmp_path / "없는 폴더" / "a.csv"))
+    assert status == 1 and "쓰지 못했습니다" in error
+    with small_disk(tmp_path / "작은 디스크", "4k") as disk:
+        (disk / "filler").write_bytes(bytes(4096))
+        status, _, error = run("--csv", str(disk / "a.csv"))
+        assert status == 1 and "쓰지 못했습니다" in error and not (disk / "a.csv").exists()
+
+
+@pytest.mark.parametrize("typed", ["", "\n", "n\n", "아니요\n"])
+def test_progress_reset_removes_nothing_without_a_yes(typed, run, answers):
+    status, shown, _ = run("--reset", "all", typed=typed)
+    assert status == 0 and "답 3개" in shown and "되살릴 수 없습니다" in shown and "아무것도 지우지 않았습니다" in shown
+    assert len(progress.attempts()) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "typed", "left"),
+    [(["00"], "y\n", ["01"]), (["00", "--yes"], "", ["01"]), (["all"], "네\n", []), (["99"], "", ["00", "00", "01"])],
+)
+def test_progress_reset(arguments, typed, left, run, answers):
+    status, shown, _ = run("--reset", *arguments, typed=typed)
+    assert status == 0 and [attempt.lesson for attempt in progress.attempts()] == left
+    assert ("지웠습니다" if len(left) < 3 else "지울 것이 없습니다") in shown
+
+
+def test_progress_of_a_newer_or_damaged_file_is_a_message(run, answers):
+    connection = sqlite3.connect(answers / "progress.sqlite3")
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    status, _, error = run()
+    assert status == 1 and "99판" in error
+    (answers / "progress.sqlite3").write_bytes(b"junk" * 1000)
+    for arguments in ([], ["--csv", "-"], ["--reset", "all", "--yes"]):
+        status, _, error = run(*arguments)
+        assert status == 1 and "망가졌습니다" in error
+    assert (answers / "progress.sqlite3").read_bytes() == b"junk" * 1000
 
 
 # --- lab: its settings ------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from servinglab import curriculum, doctor, workspace
+from servinglab import curriculum, doctor, progress, workspace
 from servinglab.errors import ServingLabError, SettingError
 from servinglab.paths import DATA, WORK, cache_dir, log_dir
 
@@ -102,6 +102,55 @@ def clean(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def show_progress(arguments: argparse.Namespace) -> int:
+    """Print the learner's progress, export it, or remove it after a yes."""
+    if arguments.reset is not None:
+        return forget(None if arguments.reset == "all" else arguments.reset, arguments.yes)
+    if arguments.csv is not None:
+        return export(arguments.csv)
+    if progress.attempts():
+        print(progress.table())
+        print("\n2/3은 답해 본 문제 셋 가운데 둘을 첫 답에 맞혔다는 뜻입니다.")
+    else:
+        print("아직 기록이 없습니다. 연습이나 퀴즈에 답하면 여기에 쌓입니다.")
+    print(f"기록 파일: {progress.file()}")
+    return 0
+
+
+def export(target: str) -> int:
+    """Write all attempts as CSV to a file that is not there yet, or ("-") to the terminal."""
+    text = progress.as_csv()
+    if target == "-":
+        print(text, end="")
+        return 0
+    path = Path(target)
+    try:
+        with path.open("x", encoding="utf-8-sig", newline="") as file:  # Excel knows UTF-8 by its mark only
+            file.write(text)
+    except FileExistsError as error:
+        raise SettingError(f"{path} 파일이 이미 있습니다.", "있는 파일은 덮어쓰지 않습니다.", "다른 이름을 적어 주세요.") from error
+    except OSError as error:
+        if path.is_file():
+            path.unlink()  # begun by us, cut short by a full disk
+        raise SettingError(f"{path} 파일에 쓰지 못했습니다.", str(error.strerror), "쓸 수 있는 폴더인지, 자리가 남았는지 살펴보세요.") from error
+    print(f"{path} 파일에 적었습니다. 엑셀에서 바로 열 수 있습니다.")
+    return 0
+
+
+def forget(lesson: str | None, sure: bool) -> int:
+    """Remove one lesson's attempts, or all, after a yes."""
+    count, whose = len(progress.attempts(lesson)), f"레슨 {lesson}의 기록" if lesson else "모든 레슨의 기록"
+    if count == 0:
+        print(f"{whose}이 없습니다. 지울 것이 없습니다.")
+        return 0
+    print(f"{whose}: 답 {count}개. 지우면 되살릴 수 없습니다.")
+    if not sure and not agreed("지울까요? 지우려면 y, 그만두려면 그냥 Enter: "):
+        print("아무것도 지우지 않았습니다.")
+        return 0
+    print(f"답 {progress.reset(lesson)}개를 지웠습니다.")
+    return 0
+
+
 def agreed(question: str) -> bool:
     try:
         return input(question).strip().lower() in ("y", "yes", "네", "예")
@@ -142,6 +191,12 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("clean", help="캐시의 크기를 보여 주고, 물어본 뒤 비웁니다")
     command.add_argument("--yes", action="store_true", help="묻지 않고 비웁니다")
     command.set_defaults(run=clean)
+    command = commands.add_parser("progress", help="연습과 퀴즈를 얼마나 풀었는지 보여 줍니다")
+    choice = command.add_mutually_exclusive_group()
+    choice.add_argument("--csv", metavar="파일", help="모든 답을 CSV 파일로 내보냅니다 (- 를 적으면 화면에 찍습니다)")
+    choice.add_argument("--reset", metavar="레슨", help="물어본 뒤 그 레슨의 기록을 지웁니다 (all 을 적으면 모두 지웁니다)")
+    command.add_argument("--yes", action="store_true", help="묻지 않고 지웁니다")
+    command.set_defaults(run=show_progress)
     return result
 
 

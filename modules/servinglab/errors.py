@@ -79,6 +79,10 @@ class StreamBroken(ServingLabError):
     """The server went away in the middle of an answer."""
 
 
+class ProgressError(ServingLabError):
+    """The learner's progress could not be kept, read or removed; the lesson goes on."""
+
+
 @contextmanager
 def disk_errors(path: Path, setting: str = "SERVINGLAB_CACHE") -> Iterator[None]:
     """Turn a full, read-only or forbidden disk into a `ServingLabError` that names the folder.

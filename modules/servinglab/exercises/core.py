@@ -17,7 +17,8 @@ from typing import Any, ClassVar
 
 from IPython.display import display
 
-from servinglab.errors import ServingLabError, in_ci
+from servinglab import progress
+from servinglab.errors import ProgressError, ServingLabError, in_ci
 
 
 class Outcome(Enum):
@@ -31,10 +32,11 @@ class Outcome(Enum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """An outcome and what to say about it."""
+    """An outcome and what to say about it. `counts` says whether it is an attempt: a slip of form is none."""
 
     outcome: Outcome
     text: str
+    counts: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,26 +115,36 @@ class Exercise(ABC):
         try:
             given = self.read(answer)
             if self.same(given, self.right()):
-                return Verdict(Outcome.RIGHT, self.praise())
+                return Verdict(Outcome.RIGHT, self.praise(), counts=True)
             for mistake in self.mistakes():
                 if mistake.matches(given) if mistake.matches else self.same(given, mistake.example):
-                    return Verdict(Outcome.WRONG, mistake.feedback)
+                    return Verdict(Outcome.WRONG, mistake.feedback, counts=True)
         except WrongType as error:
             return Verdict(Outcome.WRONG, str(error))
         except Exception as error:  # whatever a learner's answer provokes is shown, never a traceback
             return Verdict(Outcome.ERROR, f"답을 살펴보다가 오류가 났습니다: {type(error).__name__}: {error}")
-        return Verdict(Outcome.WRONG, self.otherwise(answer))
+        return Verdict(Outcome.WRONG, self.otherwise(answer), counts=True)
 
     def otherwise(self, answer: object) -> str:
         """What to say of a wrong answer that is no known mistake."""
         return f"적은 답은 {answer!r}인데, 위 셀의 결과와 다릅니다. 위 셀을 다시 실행했다면 이 연습 셀도 다시 실행해 보세요."
 
     def check(self, answer: object) -> None:
-        """Judge an answer and show the outcome. In CI a wrong answer raises CheckFailed."""
+        """Judge an answer, keep the attempt and show the outcome. In CI a wrong answer raises CheckFailed."""
         verdict = self.grade(answer)
-        display(Note(f"연습 {self.id} · {verdict.outcome.value}", verdict.text))  # type: ignore[no-untyped-call]
+        text = f"{verdict.text}\n{self.keep(verdict)}".rstrip()
+        display(Note(f"연습 {self.id} · {verdict.outcome.value}", text))  # type: ignore[no-untyped-call]
         if in_ci() and verdict.outcome in (Outcome.WRONG, Outcome.ERROR):
             raise CheckFailed(f"연습 {self.id}: {verdict.outcome.value}", verdict.text)
+
+    def keep(self, verdict: Verdict) -> str:
+        """Record an attempt. Returns what the learner must be told about the recording, "" if nothing."""
+        if not verdict.counts:
+            return ""
+        try:
+            return progress.record(self.id[:2], "exercise", self.id, verdict.outcome is Outcome.RIGHT)
+        except ProgressError as error:  # the answer has been judged; the lesson goes on
+            return str(error)
 
     def hint(self) -> None:
         """Show the next hint; the last one again when there are no more."""
