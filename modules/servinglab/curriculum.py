@@ -12,11 +12,11 @@ from servinglab.errors import SettingError
 from servinglab.paths import DATA, NOTEBOOKS
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Lesson(_Strict):
+class Lesson(Strict):
     """One lesson: its notebook's name, what it is about, and whether it can be taken yet."""
 
     id: Annotated[str, Field(pattern=r"^\d\d$")]
@@ -33,7 +33,7 @@ class Lesson(_Strict):
         return NOTEBOOKS / f"{self.notebook}.ipynb"
 
 
-class Term(_Strict):
+class Term(Strict):
     """A term as the course uses it; `english` is given where the term first appears."""
 
     term: str
@@ -42,15 +42,15 @@ class Term(_Strict):
     lesson: Annotated[str, Field(pattern=r"^\d\d$")]
 
 
-class _Lessons(_Strict):
+class _Lessons(Strict):
     lessons: list[Lesson]
 
 
-class _Terms(_Strict):
+class _Terms(Strict):
     terms: list[Term]
 
 
-class Group(_Strict):
+class Group(Strict):
     """What the operator of a study group fills in; None is "not told"."""
 
     name: str | None = None
@@ -86,6 +86,12 @@ WHY = {
     "int_parsing": "정수여야 합니다.",
     "int_type": "정수여야 합니다.",
     "int_from_float": "정수여야 합니다.",
+    "float_parsing": "수여야 합니다.",
+    "float_type": "수여야 합니다.",
+    "greater_than": "0보다 커야 합니다.",
+    "greater_than_equal": "0 이상이어야 합니다.",
+    "bool_parsing": "true 또는 false여야 합니다.",
+    "bool_type": "true 또는 false여야 합니다.",
     "string_type": "글이어야 합니다. 숫자나 날짜라면 따옴표로 감싸세요.",
     "list_type": "- 로 시작하는 줄을 모은 목록이어야 합니다.",
     "model_type": "이름: 값 꼴의 줄을 모은 것이어야 합니다.",
@@ -95,7 +101,7 @@ WHY = {
 Kind = TypeVar("Kind", bound=BaseModel)
 
 
-def _checked(path: Path, kind: type[Kind], raw: Any) -> Kind:
+def checked(path: Path, kind: type[Kind], raw: Any) -> Kind:
     """`raw` as `kind`. Raises SettingError that names file and field; it never repeats what may be a whole record or a key."""
     try:
         return kind.model_validate(raw)
@@ -110,16 +116,16 @@ def _checked(path: Path, kind: type[Kind], raw: Any) -> Kind:
 
 def lessons(path: Path = DATA / "curriculum.yaml") -> list[Lesson]:
     """All lessons in order, those still planned too."""
-    return _checked(path, _Lessons, read(path)).lessons
+    return checked(path, _Lessons, read(path)).lessons
 
 
 def glossary(path: Path = DATA / "glossary.yaml") -> list[Term]:
-    return _checked(path, _Terms, read(path)).terms
+    return checked(path, _Terms, read(path)).terms
 
 
 def group(path: Path = DATA / "group.yaml") -> Group:
     content = read(path)
-    return _checked(path, Group, {} if content is None else content)
+    return checked(path, Group, {} if content is None else content)
 
 
 def find(name: str) -> Lesson:
