@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import sys
 import tempfile
 import time
@@ -20,16 +21,20 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
+from servinglab import quiz
 from servinglab.curriculum import Lesson, lessons
 from servinglab.paths import NOTEBOOKS, ROOT
+from servinglab.workspace import ANSWERS_TAG
 
 TEXT = NOTEBOOKS / "text"
 CELL_LIMIT = 120
+QUIZ = re.compile(r'quiz\.show\("(\d\d)"\)')
 
 
 def from_text(lesson: Lesson) -> Any:
     """The notebook that the text twin describes, without outputs. A cell's id is a digest of its content: stable."""
     notebook = jupytext.read(TEXT / f"{lesson.notebook}.md", fmt="md:myst")
+    notebook.cells = [part for cell in notebook.cells for part in (cell, *answers(cell))]
     seen: dict[str, int] = {}
     for cell in notebook.cells:
         name = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:8]
@@ -41,6 +46,14 @@ def from_text(lesson: Lesson) -> Any:
     }
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     return notebook
+
+
+def answers(cell: Any) -> list[Any]:
+    """Behind a quiz's cell the same questions with folded answers, for those who read without a kernel."""
+    found = QUIZ.search(cell.source) if cell.cell_type == "code" else None
+    if found is None:
+        return []
+    return [nbformat.v4.new_markdown_cell(quiz.markdown(quiz.load(found[1])), metadata={"tags": [ANSWERS_TAG]})]
 
 
 def neutral(value: Any) -> Any:
@@ -61,6 +74,7 @@ def build(lesson: Lesson) -> None:
     notebook = from_text(lesson)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
+        os.environ["SERVINGLAB_HOME"] = folder  # the builder's own progress must not show in a lesson
         client = NotebookClient(
             notebook, timeout=CELL_LIMIT, kernel_name="python3", record_timing=False, resources={"metadata": {"path": folder}}
         )
@@ -70,6 +84,8 @@ def build(lesson: Lesson) -> None:
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = [nbformat.from_dict(neutral(output)) for output in cell.outputs]
+            if QUIZ.search(cell.source):
+                cell.outputs = []  # a saved widget shows "model not found"; the answers behind it stand in its place
     notebook.metadata["recorded"] = {
         "date": time.strftime("%Y-%m-%d"),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, no GPU",
