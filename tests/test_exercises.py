@@ -8,10 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from servinglab import engines
+from servinglab import engines, progress
 from servinglab.bench import Record
 from servinglab.exercises import EXERCISES, exercise
 from servinglab.exercises.core import CheckFailed, Exercise, Outcome
+from servinglab.models import memory
 
 
 @pytest.fixture(scope="module")
@@ -20,12 +21,36 @@ def server():
         yield running
 
 
+def kept(reused: int, read: int, pace: float, wait: float) -> Record:
+    """A request due at 10 s: 24 tokens, one every `pace` seconds, the first after `wait`; as `llama-server` tells of it."""
+    times = [10 + wait + i * pace for i in range(24)]
+    timings = {"cache_n": reused, "prompt_n": read, "prompt_ms": 41.5, "prompt_per_token_ms": 5.9, "predicted_n": 24, "predicted_ms": 73.2}
+    usage = {"prompt_tokens": reused + read, "completion_tokens": 24}
+    return Record(due=10.0, t0=10.0, times=times, texts=["토큰"] * 24, usage=usage, timings=timings)
+
+
+def evidence_of_lesson_01() -> dict[str, tuple[object, ...]]:
+    one, four = [kept(0, 7, 0.05, 1.5 * i) for i in range(8)], [kept(0, 7, 0.09, 3.0 * (i // 4)) for i in range(8)]
+    return {
+        "01-1": (),
+        "01-2": (kept(0, 7, 0.003, 0.04),),
+        "01-3": (4.1, 0.066, 150),
+        "01-4": (kept(298, 5, 0.05, 0.1),),
+        "01-5": (memory.shapes()["speed"], 3072),
+        "01-6": (one, four),
+        "01-7": (),
+        "01-8": (320.0, 2.26),
+        "01-9": (),
+    }
+
+
 def make_all(server) -> dict[str, Exercise]:
     record = Record(due=0.0, t0=10.0, times=[10.0213, 10.0245, 10.0291, 10.0332], texts=["가", "나", "다", "라"])
     usage = SimpleNamespace(prompt_tokens=9, completion_tokens=31, total_tokens=40)
     message = SimpleNamespace(content="글자 수가 토큰 수와 다르도록 넉넉하게 적은 답입니다. 이만하면 되겠지요.")
     response = SimpleNamespace(usage=usage, choices=[SimpleNamespace(message=message)])
     evidence = {"00-1": (321,), "00-2": (), "00-3": (server,), "00-4": (404,), "00-5": (response,), "00-7": (record,)}
+    evidence |= evidence_of_lesson_01()
     return {name: exercise(name, *evidence.get(name, (server,))) for name in EXERCISES}
 
 
@@ -79,9 +104,10 @@ def test_answers_of_the_wrong_type_are_explained(name, answer, exercises):
     assert len(verdict.text) > 10
 
 
-def test_at_least_half_depend_on_the_run():
-    live = [kind for kind in EXERCISES.values() if kind.live]
-    assert len(live) * 2 >= len(EXERCISES) >= 5
+@pytest.mark.parametrize(("lesson", "least"), [("00", 5), ("01", 6)])
+def test_at_least_half_depend_on_the_run(lesson, least):
+    kinds = [kind for kind in EXERCISES.values() if kind.id.startswith(lesson)]
+    assert sum(kind.live for kind in kinds) * 2 >= len(kinds) >= least
 
 
 def test_live_answers_follow_the_evidence(server):
@@ -90,6 +116,18 @@ def test_live_answers_follow_the_evidence(server):
     assert exercise("00-4", 401).right() != exercise("00-4", 404).right()
     with engines.start() as second:
         assert exercise("00-3", second).right() != exercise("00-3", server).right()
+    assert exercise("01-2", kept(0, 7, 0.1, 0.1)).right() == 41.5
+    assert exercise("01-3", 2.0, 0.1, 11).right() == pytest.approx(3.0)
+    assert exercise("01-4", kept(12, 5, 0.1, 0.1)).right() == 12
+    assert exercise("01-5", memory.shapes()["speed"], 1024).right() == 40, "what llama-server logs for 1024 cells"
+    assert exercise("01-6", [kept(0, 7, 0.2, 0.1)], [kept(0, 7, 0.1, 0.05)]).right() == pytest.approx(2.0)
+    assert exercise("01-8", 300.0, 3.0).right() == 100
+
+
+def test_order_of_steps_may_be_written_with_arrows_and_capitals():
+    assert exercise("01-1").grade("B -> D -> A -> E -> C").outcome is Outcome.RIGHT
+    assert "한 번씩" in exercise("01-1").grade("bdaee").text
+    assert "차례가 다릅니다" in exercise("01-1").grade("edcba").text
 
 
 def test_conversation_is_really_sent(server):
@@ -110,6 +148,55 @@ def test_check_shows_a_verdict_and_in_ci_a_wrong_one_raises(exercises, capsys, m
     exercises["00-2"].check(...)
     with pytest.raises(CheckFailed):
         exercises["00-2"].check("a")
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """Progress of its own."""
+    monkeypatch.setenv("SERVINGLAB_HOME", str(tmp_path / "기록"))
+    monkeypatch.delenv("CI", raising=False)
+
+
+def test_answers_are_kept_right_and_wrong(exercises, home):
+    for answer in ("a", "c"):
+        exercises["00-2"].check(answer)
+    exercises["00-4"].check(404)
+    assert progress.first_attempts("00", "exercise") == {"00-2": False, "00-4": True}
+    assert [attempt.right for attempt in progress.attempts()] == [False, True, True]
+
+
+def test_no_attempt_is_counted_for_a_gap_a_slip_of_form_or_a_check_that_failed(exercises, home):
+    exercises["00-2"].check(...)
+    exercises["00-2"].check(None)
+    exercises["00-4"].check("404")
+    with engines.start() as gone:
+        pass
+    entry = exercise("00-6", gone)
+    entry.check(entry.right())
+    assert progress.attempts() == []
+
+
+def test_looking_at_hints_and_grading_keeps_nothing(exercises, home):
+    exercises["00-2"].hint()
+    exercises["00-2"].grade("c")
+    assert progress.attempts() == []
+
+
+def test_what_cannot_be_kept_is_said_below_the_verdict(exercises, home, tmp_path, capsys, monkeypatch):
+    """The folder cannot be made, then the file is damaged: the verdict is shown all the same."""
+    (tmp_path / "파일").touch()
+    monkeypatch.setenv("SERVINGLAB_HOME", str(tmp_path / "파일" / "기록"))
+    exercises["00-2"].check("c")
+    shown = capsys.readouterr().out
+    assert "맞았습니다" in shown and "저장하지 못했습니다" in shown and "SERVINGLAB_HOME" in shown
+    monkeypatch.setenv("SERVINGLAB_HOME", str(tmp_path))
+    (tmp_path / "progress.sqlite3").write_bytes(b"junk" * 1000)
+    exercises["00-2"].check("a")
+    shown = capsys.readouterr().out
+    assert "아직 아닙니다" in shown and "progress.damaged-" in shown
+    exercises["00-2"].check("a")
+    assert "progress" not in capsys.readouterr().out
+    assert progress.first_attempts("00", "exercise") == {"00-2": True}, "the one that waited came first"
 
 
 def test_hints_come_one_by_one(exercises, capsys):

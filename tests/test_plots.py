@@ -1,0 +1,66 @@
+"""The charts that lessons share: nothing cut off, every letter in the font, and told apart without colour."""
+
+from __future__ import annotations
+
+import pytest
+from matplotlib.font_manager import FontProperties, findfont, get_font
+
+from servinglab import plots
+
+ONE = [(0.5 + i, [1.0 + i + 0.05 * token for token in range(9)]) for i in range(4)]
+FOUR = [(0.0, [0.8 + 0.1 * token for token in range(9)]) for _ in range(4)]
+FIGURES = {
+    "arrivals": lambda: plots.arrivals([20.0, 25.0, 31.0, 36.0], ["가", "나", "다", "라"]),
+    "repeats": lambda: plots.repeats(
+        ({38: [0.5, 0.6, 0.5], 390: [5.0, 5.5, 5.1]}, "프롬프트 길이 (토큰)", "첫 토큰까지 (초)"),
+        ({8: [0.06, 0.07, 0.06], 32: [0.06, 0.06, 0.07]}, "답의 길이 (토큰)", "토큰 하나에 (초)"),
+    ),
+    "growth": lambda: plots.growth({"매번 다시 계산": [1.0, 4.0, 9.0], "KV 캐시": [1.0, 2.0, 3.0]}, "만든 토큰 수", "시간 (초)"),
+    "gantt": lambda: plots.gantt({"슬롯 1개": ONE, "슬롯 4개": FOUR}),
+}
+
+
+@pytest.fixture(params=FIGURES)
+def figure(request):
+    plots.use_style()
+    drawn = FIGURES[request.param]()
+    drawn.draw_without_rendering()
+    return drawn
+
+
+def texts(figure):
+    return [text for text in figure.findobj(lambda part: hasattr(part, "get_text") and part.get_visible()) if text.get_text().strip()]
+
+
+def test_nothing_is_cut_off(figure):
+    """What is drawn, in inches, lies on the page."""
+    drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    assert min(drawn.x0, drawn.y0) >= 0 and drawn.x1 <= width and drawn.y1 <= height
+
+
+def test_every_letter_is_in_the_bundled_font(figure):
+    known = get_font(findfont(FontProperties(family="NanumGothic"), fallback_to_default=False)).get_charmap()
+    shown = {letter for text in texts(figure) for letter in text.get_text() if not letter.isspace()}
+    assert {letter for letter in shown if ord(letter) not in known} <= {"−"}
+
+
+def test_gantt_has_a_row_for_every_request_and_a_bar_for_every_token():
+    axes = plots.gantt({"슬롯 1개": ONE, "슬롯 4개": FOUR}).axes[0]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == [f"요청 {n}" for n in (1, 2, 3, 4)] * 2
+    assert [text.get_text() for text in axes.texts] == ["슬롯 1개: 4.4초에 모두 끝남", "슬롯 4개: 1.6초에 모두 끝남"]
+    assert sum(len(bars.get_paths()) for bars in axes.collections) == 8 * (1 + 1 + 8)
+    assert any(bars.get_hatch() for bars in axes.collections)
+
+
+def test_curves_differ_in_pattern_and_carry_their_names():
+    axes = plots.growth({"하나": [1.0, 2.0], "둘": [1.0, 3.0]}, "x", "y").axes[0]
+    assert len({line.get_linestyle() for line in axes.lines}) == 2
+    assert [text.get_text() for text in axes.texts] == ["하나", "둘"]
+
+
+def test_repeats_show_every_measurement_beside_the_middle():
+    axes = plots.repeats(({1: [3.0, 1.0, 2.0], 2: [5.0, 9.0, 6.0]}, "x", "y")).axes[0]
+    every, middle = axes.lines
+    assert list(every.get_ydata()) == [3.0, 1.0, 2.0, 5.0, 9.0, 6.0]
+    assert list(middle.get_ydata()) == [2.0, 6.0]
+    assert every.get_marker() != middle.get_marker()
