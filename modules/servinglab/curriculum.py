@@ -71,9 +71,10 @@ def read(path: Path) -> Any:
         raise SettingError(f"{path.name} 파일을 열 수 없습니다.", str(error), f"git checkout {path} 로 되살리세요.") from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
-        raise SettingError(
-            f"{path.name} 파일 {line}번째 줄을 읽을 수 없습니다.", str(error.problem), "들여쓰기는 탭이 아니라 빈칸으로 하세요."
-        ) from error
+        why, todo = f"YAML의 꼴이 아닙니다 ({error.problem}).", "따옴표, 쌍점(:) 뒤의 빈칸, 들여쓰기를 살펴보세요."
+        if "\\t" in str(error.problem):
+            why, todo = "탭이 들어 있습니다.", "들여쓰기는 탭이 아니라 빈칸으로 하세요."
+        raise SettingError(f"{path.name} 파일 {line}번째 줄을 읽을 수 없습니다.", why, todo) from error
     except yaml.YAMLError as error:
         raise SettingError(f"{path.name} 파일에 쓸 수 없는 글자가 있습니다.", str(error), "그 글자를 지우고 저장하세요.") from error
     except UnicodeDecodeError as error:
