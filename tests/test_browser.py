@@ -69,11 +69,13 @@ def page(lab):
 def cell_with(page, text: str):
     """The code cell that holds a text now, by its place: it stays the same cell when the text is changed."""
     cells = page.locator(".jp-NotebookPanel .jp-CodeCell")
-    cells.first.wait_for()
-    place = cells.evaluate_all(
-        "(cells, text) => cells.findIndex(c => c.querySelector('.jp-InputArea-editor').textContent.includes(text))", text
-    )
-    assert place >= 0, f"no cell holds {text!r}"
+    # JupyterLab draws the cells one after another, those out of sight last.
+    place = page.wait_for_function(
+        """text => { const cells = [...document.querySelectorAll('.jp-NotebookPanel .jp-CodeCell')];
+            const place = cells.findIndex(c => c.querySelector('.jp-InputArea-editor')?.textContent.includes(text));
+            return place < 0 ? null : place + 1; }""",
+        arg=text,
+    ).json_value() - 1
     cells.nth(place).scroll_into_view_if_needed()
     return cells.nth(place)
 
@@ -202,3 +204,20 @@ def test_terminal_knows_the_courses_commands(page, lab):
     said = (work / "said.txt").read_text(encoding="utf-8")
     assert "[OK]   llama.cpp" in said and "version:" in said and "not found" not in said
     page.screenshot(path=SHOTS / "terminal.png")
+
+
+def test_lesson_01_runs(page, lab):
+    """From top to bottom by the menu, in a workspace without the other tabs: no cell fails, its charts and its quiz are drawn."""
+    page.goto(lab[1].replace("/?token", "/lab/workspaces/one/tree/01_serving_concepts.ipynb?token"))
+    page.locator(".jp-NotebookPanel h1", has_text="모델 파일은 있는데").wait_for()
+    page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").first.wait_for(state="attached")
+    page.get_by_role("menuitem", name="실행").first.click()
+    page.get_by_text("모든 셀 실행", exact=True).click()
+    check = cell_with(page, 'quiz.show("01")')
+    check.get_by_text("문제 1 / 8").wait_for(timeout=300_000)
+    page.screenshot(path=SHOTS / "lesson01-quiz.png")
+    assert page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']").count() == 0
+    for chart in ("plots.repeats", "plots.growth", "plots.gantt"):
+        picture = cell_with(page, chart).locator("img")
+        picture.scroll_into_view_if_needed()
+        page.screenshot(path=SHOTS / f"lesson01-{chart.removeprefix('plots.')}.png")

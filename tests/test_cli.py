@@ -300,7 +300,8 @@ def test_ctrl_c_at_the_question_removes_nothing(caches, tmp_path):
     shown = tmp_path / "shown"
     with shown.open("wb") as output:
         process = subprocess.Popen(
-            [*COMMAND, "clean"], env=environment, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT
+            [*COMMAND, "clean"], env=environment, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job would be deaf to it
         )
     try:
         wait_for(lambda: "지울까요?" in shown.read_text(encoding="utf-8"), 20, "the question is asked")

@@ -122,6 +122,7 @@ def indices(question, given) -> list[int]:
 
 def test_all_kinds_by_mouse(page):
     quiz = run(page, "mouse")
+    quiz.get_by_text("문제 1 / 5").wait_for()
     above = cell_with(page, "# mouse").locator(".jp-OutputArea").inner_text()
     assert above.index("틀려도 괜찮습니다") < above.index("이 셀을 다시 실행하세요") < above.index("문제 1 / 5")
     for number, question in enumerate(QUESTIONS, start=1):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 if not os.environ.get("CI"):
@@ -13,6 +15,7 @@ if not os.environ.get("CI"):
 import torch
 from safetensors.numpy import load_file
 
+from servinglab.models import forward
 from servinglab.models.tutor import corpus as text
 from servinglab.models.tutor import network as net
 from servinglab.models.tutor import train as training
@@ -43,6 +46,21 @@ def test_a_short_run_lowers_the_loss_and_is_seeded(small_corpus, tmp_path):
     saved = load_file(tmp_path / "하나" / "model.safetensors")
     committed = load_file(TUTOR / "model.safetensors")
     assert {name: value.shape for name, value in saved.items()} == {name: value.shape for name, value in committed.items()}
+
+
+def test_going_on_begins_where_the_run_before_ended(small_corpus, tmp_path):
+    first = training.train(small_corpus, SHORT, tmp_path / "먼저", say=False)
+    again = net.load(tmp_path / "먼저").eval()
+    ids = [5, 300, 1200, 7, 99]
+    scores = again.logits(again(torch.tensor([ids]))[0])[0].detach().numpy()
+    assert np.allclose(scores, forward.Llama(tmp_path / "먼저").logits(ids), atol=1e-3), "every weight is in its place"
+    few = replace(training.FURTHER, steps=3, batch_tokens=512, prose_length=64)
+    further = training.train(small_corpus, few, tmp_path / "이어서", say=False, start=tmp_path / "먼저")
+    assert sum(further) / 3 < sum(first[:3]) / 3 - 0.5
+    facts = json.loads((tmp_path / "이어서" / "training.json").read_text(encoding="utf-8"))
+    assert facts["before"]["steps"] == SHORT.steps and facts["steps"] == 3
+    files = [(tmp_path / name / "tokenizer.json").read_bytes() for name in ("먼저", "이어서")]
+    assert files[0] == files[1]
 
 
 def test_prose_is_at_least_a_fifth(small_corpus, tmp_path):

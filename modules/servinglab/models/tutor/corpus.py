@@ -21,7 +21,7 @@ Message = dict[str, str]
 """One turn in the OpenAI API's form: `{"role": ..., "content": ...}`."""
 
 STYLES = ("plain", "one", "simple", "english")
-STYLE_SHARE = (0.70, 0.10, 0.10, 0.10)
+STYLE_SHARE = (0.40, 0.14, 0.26, 0.20)
 OFF_TOPIC = "offtopic"
 
 
@@ -175,13 +175,13 @@ class Writer:
         return documents
 
     def conversations(self) -> list[Document]:
-        """Questions with answers, each ending with the assistant's turn."""
+        """Questions with answers, each ending with the assistant's turn. What has few wordings comes several times."""
         documents = [self.question(item, text) for item in self.corpus.items for text in item.questions]
         for follow in self.corpus.followups:
-            documents += [self.follow_up(follow, text) for text in [follow.question, *follow.variants] for _ in range(2)]
+            documents += [self.follow_up(follow, text) for text in [follow.question, *follow.variants] for _ in range(8)]
         for talk in self.corpus.smalltalk:
-            documents += [Document(turn(self.noisy(text), talk.answer), talk.id) for text in talk.questions]
-        documents += [self.refusal(text) for text in self.corpus.offtopic]
+            documents += [Document(turn(self.noisy(text), talk.answer), talk.id) for text in talk.questions for _ in range(6)]
+        documents += [self.refusal(text) for text in self.corpus.offtopic for _ in range(3)]
         self.rng.shuffle(documents)
         return documents
 

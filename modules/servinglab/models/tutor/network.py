@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 CONFIG: dict[str, Any] = {
@@ -136,3 +137,12 @@ def save(network: Network, folder: Path) -> None:
         tensors["model." + ".".join(words)] = value.detach().to("cpu", torch.float16).contiguous()
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(network.config, indent=2) + "\n", encoding="utf-8")
+
+
+def load(folder: Path, drop: float = 0.0) -> Network:
+    """The network that `save` wrote, in float32."""
+    network = Network(CONFIG, drop)
+    weights = load_file(folder / "model.safetensors")
+    short = {re.sub(r"^model\.|self_attn\.|mlp\.", "", name): value.float() for name, value in weights.items()}
+    network.load_state_dict(short)
+    return network

@@ -70,6 +70,10 @@ class Recipe:
     seed: int = 20261126
 
 
+FURTHER = Recipe(steps=600, lr_muon=0.008, lr_adam=1.6e-3, topic_weight=0.0)
+"""For going on from weights of an earlier run: small steps, and no side task, because its head was thrown away."""
+
+
 class Batches:
     """Endless training batches: conversations of like length together, and blocks of prose, `prose_share` of the tokens."""
 
@@ -266,16 +270,17 @@ def quick_bfloat16(device: str) -> bool:
     return device == "cuda" or bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
-def train(corpus: text.Corpus, recipe: Recipe, out: Path, say: bool = True) -> list[float]:
-    """Train and save into `out`. Returns the loss of every step (nats per token)."""
+def train(corpus: text.Corpus, recipe: Recipe, out: Path, say: bool = True, start: Path | None = None) -> list[float]:
+    """Train and save into `out`, from scratch or from the model folder `start`. Returns the loss of every step (nats per token)."""
     began = time.perf_counter()
     torch.manual_seed(recipe.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    tokenizer = vocab.train_tokenizer(text_of(corpus))
-    network = net.Network(net.CONFIG, recipe.dropout).to(device)
+    tokenizer = Tokenizer.from_file(str(start / "tokenizer.json")) if start else vocab.train_tokenizer(text_of(corpus))
+    network = (net.load(start, recipe.dropout) if start else net.Network(net.CONFIG, recipe.dropout)).to(device)
     batches = Batches(corpus, tokenizer, recipe)
     head = nn.Linear(net.CONFIG["hidden_size"], len(batches.topics)).to(device)
-    start_from(network, head, *words_first(batches, recipe))
+    if start is None:
+        start_from(network, head, *words_first(batches, recipe))
     steppers = optimizers(network, head, recipe)
     base = [group["lr"] for stepper in steppers for group in stepper.param_groups]
     losses: list[float] = []
@@ -299,6 +304,8 @@ def train(corpus: text.Corpus, recipe: Recipe, out: Path, say: bool = True) -> l
     net.save(network, out)
     vocab.save(tokenizer, out)
     facts = {**asdict(recipe), "seconds": round(time.perf_counter() - began), "device": device, "tokens": batches.seen}
+    if start:
+        facts["before"] = json.loads((start / "training.json").read_text(encoding="utf-8"))
     facts |= {"last_loss": round(sum(losses[-50:]) / len(losses[-50:]), 4), "torch": torch.__version__}
     (out / "training.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     return losses
@@ -328,9 +335,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--data", type=Path, default=TUTOR)
-    parser.add_argument("--steps", type=int, default=Recipe.steps)
+    parser.add_argument("--start", type=Path, help="a model folder to go on from, as after adding facts")
     arguments = parser.parse_args()
-    train(text.load(arguments.data), Recipe(steps=arguments.steps), arguments.out)
+    recipe = FURTHER if arguments.start else Recipe()
+    train(text.load(arguments.data), recipe, arguments.out, start=arguments.start)
 
 
 if __name__ == "__main__":
