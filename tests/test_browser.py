@@ -106,6 +106,11 @@ def answer(page, cell, text: str) -> None:
     page.keyboard.press("Shift+Enter")
 
 
+def kernel_is_there(page) -> None:
+    """As the status bar tells it: JupyterLab drops what is run before."""
+    page.get_by_text("Python 3 (ipykernel) | 대기").wait_for()
+
+
 def test_opens_in_korean_on_the_table_of_lessons(page):
     page.locator(".jp-RenderedMarkdown h1", has_text="LLM 서빙, 직접 해 보기").wait_for()
     assert page.locator(".lm-MenuBar-itemLabel").first.inner_text() == "파일"
@@ -117,7 +122,7 @@ def test_opens_in_korean_on_the_table_of_lessons(page):
 def test_lesson_opens_from_the_table(page):
     page.locator(".jp-RenderedMarkdown a", has_text="워밍업").click()
     page.locator(".jp-NotebookPanel h1", has_text="터미널도 포트도").wait_for()
-    page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").first.wait_for(state="attached")
+    kernel_is_there(page)
     page.screenshot(path=SHOTS / "lesson00.png")
 
 
@@ -210,7 +215,7 @@ def test_lesson_01_runs(page, lab):
     """From top to bottom by the menu, in a workspace without the other tabs: no cell fails, its charts and its quiz are drawn."""
     page.goto(lab[1].replace("/?token", "/lab/workspaces/one/tree/01_serving_concepts.ipynb?token"))
     page.locator(".jp-NotebookPanel h1", has_text="모델 파일은 있는데").wait_for()
-    page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").first.wait_for(state="attached")
+    kernel_is_there(page)
     page.get_by_role("menuitem", name="실행").first.click()
     page.get_by_text("모든 셀 실행", exact=True).click()
     check = cell_with(page, 'quiz.show("01")')
