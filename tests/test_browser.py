@@ -29,6 +29,7 @@ def lab(tmp_path_factory):
     home = tmp_path_factory.mktemp("홈 폴더")
     port = free_port()
     environment = {**os.environ, "HOME": str(home), "SERVINGLAB_WORK": str(home / "내 작업"), "JUPYTER_TOKEN": TOKEN}
+    environment["SERVINGLAB_HOME"] = str(home / "내 기록")  # what other tests have answered is no progress of this learner
     environment.pop("IPYTHONDIR", None)
     environment.pop("CI", None)  # a learner's wrong answer must not raise
     with (home / "lab.log").open("wb") as log:
