@@ -76,7 +76,7 @@ def test_shape_of_others_says_where_it_stands(shape):
 
 
 @pytest.mark.parametrize(("name", "expected"), [
-    ("tutor", 3072),            # 2 * 6 layers * 2 heads * 64 * 2 bytes
+    ("tutor", 2048),            # 2 * 4 layers * 2 heads * 64 * 2 bytes
     ("speed", 40_960),          # 2 * 20 * 8 * 64 * 2
     ("llama-3.2-1b", 32_768),   # 2 * 16 * 8 * 64 * 2
     ("llama-3.1-8b", 131_072),  # 2 * 32 * 8 * 128 * 2: 128 KiB
