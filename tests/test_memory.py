@@ -27,7 +27,7 @@ from servinglab.models.memory import (
 )
 
 MIB = 2**20
-LISTS = {"hardware.yaml": machines, "model_shapes.yaml": shapes}
+LISTS = {"hardware.yaml": machines, "models.yaml": shapes}
 
 
 # --- the lists, as shipped --------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """The hardware calculator: what a model needs, whether a machine can give it, and what would have to change if not.
 
-Everything here is arithmetic over two lists, `data/hardware.yaml` and `data/model_shapes.yaml`. Memory is counted in bytes
+Everything here is arithmetic over two lists, `data/hardware.yaml` and `data/models.yaml`. Memory is counted in bytes
 and told in GiB (2**30 bytes), which is also what a "24 GB" graphics card holds.
 """
 
@@ -219,7 +219,7 @@ def machines(path: Path = DATA / "hardware.yaml") -> dict[str, Machine]:
 
 
 @cache
-def shapes(path: Path = DATA / "model_shapes.yaml") -> dict[str, Shape]:
+def shapes(path: Path = DATA / "models.yaml") -> dict[str, Shape]:
     """The known models by id, as "qwen3-4b". Raises SettingError that names file and field."""
     return {shape.id: shape for shape in checked(path, _Shapes, read(path)).shapes}
 
