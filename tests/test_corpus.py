@@ -101,3 +101,17 @@ def test_noise_keeps_a_question_recognisable(corpus):
     noisy = [writer.noisy("컨텍스트 길이를 두 배로 늘리면 어떻게 되나요?") for _ in range(300)]
     assert len(set(noisy)) > 50
     assert all(text.overlap("컨텍스트 길이를 두 배로 늘리면 어떻게 되나요?", line) > 0.3 for line in noisy)
+
+
+def test_off_topic_words_get_the_particles_that_fit(corpus):
+    assert text.fill("{}이/가 뭐예요?", "김밥") == "김밥이 뭐예요?" and text.fill("{}이/가 뭐예요?", "피자") == "피자가 뭐예요?"
+    assert text.fill("{}을/를 배워요", "체스") == "체스를 배워요"
+    made = [question for part in corpus.offtopic_frames for question in part.questions()]
+    assert len(set(made)) == len(made) and not any(sign in question for question in made for sign in "{}/")
+
+
+def test_every_epoch_draws_other_off_topic_questions(corpus):
+    writer = text.Writer(corpus, 1)
+    first, second = (set(writer.off_topic(500)) - set(corpus.offtopic) for _ in range(2))
+    assert first and second and first != second
+    assert first | second <= {question for question, topic in corpus.phrasings() if topic == text.OFF_TOPIC}

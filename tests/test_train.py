@@ -32,6 +32,7 @@ def small_corpus():
         followups=[],
         smalltalk=whole.smalltalk[:2],
         offtopic=whole.offtopic[:5],
+        offtopic_frames=whole.offtopic_frames[:1],
         refusals=whole.refusals,
         systems=whole.systems,
         prose=whole.prose[:1],

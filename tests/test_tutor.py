@@ -62,12 +62,12 @@ def test_follow_ups_and_styles_work(corpus):
         right = sum(text.says(fact, record.require().text) for fact, record in zip(checks, records, strict=True))
         assert right / len(talks) >= 0.9
         some = corpus.items[::25]
-        for style, least in (("one", 0.8), ("english", 0.6), ("simple", 0.45)):  # the model card tells how well each is followed
+        for style in ("one", "simple", "english"):
             system = {"role": "system", "content": corpus.systems[style][0]}
             asked = [[system, {"role": "user", "content": item.questions[0]}] for item in some]
             records = asyncio.run(ask_all(server.url, asked, concurrency=4, temperature=0, max_tokens=96))
             same = sum(record.text == item.reply(style) for item, record in zip(some, records, strict=True))
-            assert same / len(some) >= least, style
+            assert same / len(some) >= 0.8, style
 
 
 def test_greeting_and_identity():

@@ -147,13 +147,8 @@ def load(lesson: str) -> Quiz:
 
 WHY = {
     **curriculum.WHY,
-    "bool_parsing": "true 또는 false여야 합니다.",
-    "bool_type": "true 또는 false여야 합니다.",
     "dict_type": "이름: 값 꼴의 줄을 모은 것이어야 합니다.",
     "finite_number": "셀 수 있는 수여야 합니다.",
-    "float_parsing": "수여야 합니다.",
-    "float_type": "수여야 합니다.",
-    "greater_than_equal": "0 이상이어야 합니다.",
     "less_than": "1보다 작아야 합니다. 정답의 5 %까지 맞다고 하려면 0.05로 적습니다.",
     "model_attributes_type": "이름: 값 꼴의 줄을 모은 것이어야 합니다.",
     "string_pattern_mismatch": "정해진 꼴이 아닙니다. lesson과 reread는 \"01\" 같은 두 자리 번호, id는 영어 소문자와 숫자와 - 로 적습니다.",

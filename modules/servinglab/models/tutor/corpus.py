@@ -67,6 +67,17 @@ class Talk(_Strict):
     questions: list[str]
 
 
+class Frames(_Strict):
+    """Words and the questions that any of them can be put into, as "{}이/가 뭐예요?"."""
+
+    words: list[str]
+    frames: list[str]
+
+    def questions(self) -> Iterator[str]:
+        """Every word in every frame."""
+        return (fill(frame, word) for frame in self.frames for word in self.words)
+
+
 @dataclass(frozen=True)
 class Corpus:
     """Everything under `data/tutor/` that is trained on."""
@@ -75,6 +86,7 @@ class Corpus:
     followups: list[FollowUp]
     smalltalk: list[Talk]
     offtopic: list[str]
+    offtopic_frames: list[Frames]
     refusals: list[str]
     systems: dict[str, list[str]]
     prose: list[str]
@@ -88,6 +100,7 @@ class Corpus:
         for talk in self.smalltalk:
             yield from ((question, talk.id) for question in talk.questions)
         yield from ((question, OFF_TOPIC) for question in self.offtopic)
+        yield from ((question, OFF_TOPIC) for part in self.offtopic_frames for question in part.questions())
 
 
 def read_yaml(path: Path) -> list[dict[str, object]]:
@@ -111,10 +124,23 @@ def load(folder: Path = TUTOR) -> Corpus:
         followups=followups,
         smalltalk=[Talk.model_validate(raw) for raw in talk["smalltalk"]],
         offtopic=talk["offtopic"],
+        offtopic_frames=[Frames.model_validate(raw) for raw in read_yaml(folder / "offtopic.yaml")],
         refusals=talk["refusals"],
         systems=talk["systems"],
         prose=[path.read_text(encoding="utf-8") for path in sorted((folder / "prose").glob("*.md"))],
     )
+
+
+PARTICLES = {"이/가": "이가", "은/는": "은는", "을/를": "을를", "이란/란": ("이란", "란")}
+"""What follows a word that ends in a consonant, and what follows one that ends in a vowel."""
+
+
+def fill(frame: str, word: str) -> str:
+    """The frame with the word and the particles that fit its last letter."""
+    open_end = (ord(word[-1]) - ord("가")) % 28 == 0
+    for both, (closed, opened) in PARTICLES.items():
+        frame = frame.replace("{}" + both, "{}" + (opened if open_end else closed))
+    return frame.format(word)
 
 
 def unique(texts: list[str]) -> list[str]:
@@ -166,9 +192,9 @@ class Writer:
         """Every question without its answer, for what can be learned from the topic alone."""
         asked = [(text, item.id) for item in self.corpus.items for text in item.questions]
         asked += [(text, talk.id) for talk in self.corpus.smalltalk for text in talk.questions]
-        asked += [(text, OFF_TOPIC) for text in self.corpus.offtopic]
+        asked += [(text, OFF_TOPIC) for text in self.off_topic(1000)]
         documents = [
-            Document([*self.system(self.style(), 0.2), {"role": "user", "content": self.noisy(text)}], topic)
+            Document([*self.system(self.style()), {"role": "user", "content": self.noisy(text)}], topic)
             for text, topic in asked
         ]
         self.rng.shuffle(documents)
@@ -181,9 +207,14 @@ class Writer:
             documents += [self.follow_up(follow, text) for text in [follow.question, *follow.variants] for _ in range(8)]
         for talk in self.corpus.smalltalk:
             documents += [Document(turn(self.noisy(text), talk.answer), talk.id) for text in talk.questions for _ in range(6)]
-        documents += [self.refusal(text) for text in self.corpus.offtopic for _ in range(3)]
+        documents += [self.refusal(text) for text in self.off_topic(4000)]
         self.rng.shuffle(documents)
         return documents
+
+    def off_topic(self, drawn: int) -> list[str]:
+        """The questions written out, and as many more, put together anew each time."""
+        parts = self.rng.choices(self.corpus.offtopic_frames, [len(part.words) for part in self.corpus.offtopic_frames], k=drawn)
+        return self.corpus.offtopic + [fill(self.rng.choice(part.frames), self.rng.choice(part.words)) for part in parts]
 
     def style(self) -> str:
         return self.rng.choices(STYLES, STYLE_SHARE)[0]

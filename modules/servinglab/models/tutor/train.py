@@ -55,7 +55,7 @@ LENGTHS = 16
 class Recipe:
     """What a run depends on; written beside the weights."""
 
-    steps: int = 2400
+    steps: int = 3600
     word_epochs: int = 6
     batch_tokens: int = 4096
     prose_share: float = 0.21
@@ -70,7 +70,7 @@ class Recipe:
     seed: int = 20261126
 
 
-FURTHER = Recipe(steps=600, lr_muon=0.008, lr_adam=1.6e-3, topic_weight=0.0)
+FURTHER = Recipe(steps=500, lr_muon=0.006, lr_adam=1.2e-3, topic_weight=0.0)
 """For going on from weights of an earlier run: small steps, and no side task, because its head was thrown away."""
 
 
