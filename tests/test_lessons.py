@@ -11,9 +11,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from servinglab import engines
+from servinglab import engines, programs
 from servinglab.curriculum import lessons
-from servinglab.engines import llama_server
 from servinglab.paths import NOTEBOOKS
 from tests.helpers import ROOT, can_isolate, need
 
@@ -115,7 +114,7 @@ def test_a_fault_turns_its_cell_red(source, tmp_path):
 def test_without_llama_server_the_notebooks_are_red(tmp_path):
     """The programs are hidden for real: an empty folder is mounted over theirs in a namespace of its own."""
     need(can_isolate(), "unshare, to hide llama-server")
-    folder = llama_server.find().parent
+    folder = programs.find().parent
     hide = f'mount -t tmpfs tmpfs "{folder}" && exec "$@"'
     path = os.pathsep.join(part for part in os.environ["PATH"].split(os.pathsep) if Path(part) != folder)
     shown = nbval(READY[0].path, {"PATH": path}, ("unshare", "-rm", "sh", "-c", hide, "sh"))
@@ -125,7 +124,7 @@ def test_without_llama_server_the_notebooks_are_red(tmp_path):
 def test_without_llama_server_a_learner_sees_the_recording(tmp_path):
     """Outside CI: no traceback, what is missing, how to get it, and the recorded run with date and machine."""
     need(can_isolate(), "unshare, to hide llama-server")
-    folder = llama_server.find().parent
+    folder = programs.find().parent
     hide = f'mount -t tmpfs tmpfs "{folder}" && exec "$@"'
     environment = {**os.environ, "PATH": os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if Path(p) != folder)}
     environment.pop("CI", None)

@@ -13,8 +13,7 @@ import psutil
 from IPython.core.getipython import get_ipython
 from IPython.display import display
 
-from servinglab import curriculum, engines, plots
-from servinglab.engines import llama_server
+from servinglab import curriculum, engines, plots, programs
 from servinglab.errors import EngineNotFound, NothingListening, ServingLabError, StreamBroken, WrongKey, in_ci
 from servinglab.exercises.core import Note
 
@@ -63,7 +62,7 @@ def explain_syntax_errors(shell: Any) -> None:
 def require_engine(entry: curriculum.Lesson) -> None:
     """Where no engine is installed, say how to get one and show the recorded run instead. In CI raise EngineNotFound."""
     try:
-        llama_server.find()
+        programs.find()
     except EngineNotFound as error:
         if in_ci():
             raise
