@@ -121,7 +121,7 @@ FAULTS = {
     "full disk": (doctor.disk, doctor.shutil, "disk_usage", lambda _: Usage(10**10, 10**10, 10**6)),
     "no GPU": (doctor.gpu, doctor.shutil, "which", lambda _: None),
     "no llama-server": (
-        doctor.llama_programs, doctor.llama_server, "find", raises(EngineNotFound("없습니다", "", "make lab"))
+        doctor.llama_programs, doctor.programs, "find", raises(EngineNotFound("없습니다", "", "make lab"))
     ),
     "no Ollama": (doctor.ollama, doctor.shutil, "which", lambda _: None),
     "no vLLM": (doctor.vllm, doctor, "ROOT", Path("/nonexistent")),

@@ -1,4 +1,4 @@
-"""Where things are: the repository's data, and the caches on this machine."""
+"""Where things are: the repository's data, the learner's own folders, and the caches on this machine."""
 
 from __future__ import annotations
 
@@ -24,6 +24,12 @@ def cache_dir() -> Path:
     """
     named = os.environ.get("SERVINGLAB_CACHE", "").strip()
     return Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("servinglab"))
+
+
+def home_dir() -> Path:
+    """Folder for what is the learner's own and cannot be made again (progress, pulled models). `SERVINGLAB_HOME` names it."""
+    named = os.environ.get("SERVINGLAB_HOME", "").strip()
+    return Path(named).expanduser() if named else Path(platformdirs.user_data_dir("servinglab"))
 
 
 def log_dir() -> Path:
