@@ -196,6 +196,15 @@ def test_restarting_the_kernel_ends_its_server(page, lab):
     assert not alive
 
 
+def test_after_the_restart_errors_are_still_told_in_korean(page):
+    """The kernel that `servinglab lab` starts explains them before the lesson's first cell was run."""
+    kernel_is_there(page)
+    cell = cell_with(page, "q3.check(")
+    answer(page, cell, "8080")
+    cell.get_by_text("아직 모르는 이름입니다").wait_for()
+    assert "Traceback" not in cell.inner_text()
+
+
 def test_terminal_knows_the_courses_commands(page, lab):
     """The terminal draws on a canvas, so what it printed is read from a file."""
     page.get_by_role("menuitem", name="파일").first.click()

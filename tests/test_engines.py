@@ -814,6 +814,19 @@ def test_explanations_are_told_apart():
     assert type(lesson.explain(ConnectionResetError())) is StreamBroken
     assert type(lesson.explain(ConnectionRefusedError())) is NothingListening
     assert "이름" in str(lesson.explain(NameError("name 'q' is not defined", name="q")))
+    unquoted = lesson.explain(NameError("name 'b' is not defined", name="b"), "q = 1\nanswer = b      # 예\n")
+    assert 'answer = "b"' in str(unquoted)
+    assert "멈추었습니다" in str(lesson.explain(KeyboardInterrupt()))
+    assert "환경 변수" in str(lesson.explain(subprocess.CalledProcessError(3, "curl")))
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"), [("answer = “c”", "둥근 따옴표"), ("answer = 10.79ms", "단위를 빼고"), ("print(", "괄호")]
+)
+def test_syntax_errors_are_told_in_a_sentence(cell, said):
+    with pytest.raises(SyntaxError) as caught:
+        compile(cell, "cell", "exec")
+    assert said in lesson.syntax_note(caught.value)
 
 
 # --- connect ----------------------------------------------------------------------------------------------------------

@@ -99,8 +99,8 @@ def test_rows_that_round_the_product_count_nothing(small_corpus):
     network, head = net.Network(net.CONFIG).eval(), torch.nn.Linear(net.CONFIG["hidden_size"], len(batches.topics))
     prose = [batches.prose_block() for _ in range(3)]
     words, topic = training.losses_of(network, head, prose, "cpu")
-    ids = torch.tensor([block.ids for block in prose])
-    plain = torch.nn.functional.cross_entropy(network.logits(network(ids)[0][:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
+    ids, seen = (torch.tensor([getattr(block, name) for block in prose]) for name in ("ids", "seen"))
+    plain = torch.nn.functional.cross_entropy(network.logits(network(seen)[0][:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
     assert words.item() == pytest.approx(plain.item(), rel=1e-5) and topic.item() == 0
 
 
@@ -113,7 +113,7 @@ def test_the_network_starts_by_telling_topics_as_the_bag_of_words_does(small_cor
     head = torch.nn.Linear(net.CONFIG["hidden_size"], len(batches.topics))
     training.start_from(network, head, *training.words_first(batches, training.Recipe(word_epochs=30)))
     asked = [batches.encode(document) for document in batches.writer.questions()]
-    ids, _, topics, places = training.to_tensors(asked, "cpu")
+    ids, _, _, topics, places = training.to_tensors(asked, "cpu")
     told = head(network(ids)[1][torch.arange(len(asked)), places]).argmax(dim=-1)
     assert (told == topics).float().mean() > 0.5, "chance would be one in fifteen"
 

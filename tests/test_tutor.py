@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+import subprocess
 
 import pytest
 
 from servinglab import engines
 from servinglab.bench import ask_all, tutor_eval
+from servinglab.engines.llama_server import find
+from servinglab.models import gguf_path
 from servinglab.models.tutor import corpus as text
 from servinglab.paths import TUTOR
 
@@ -77,3 +80,14 @@ def test_greeting_and_identity():
                 model="tutor", temperature=0, max_tokens=64, messages=[{"role": "user", "content": question}]
             )
             assert word in (reply.choices[0].message.content or "") and reply.choices[0].message.content
+
+
+def test_perplexity_of_unseen_prose_means_something():
+    """Far below that of a guess, which is the size of the vocabulary: prose known by heart once made it worse than that."""
+    settings = ["-m", str(gguf_path("tutor")), "-f", str(TUTOR / "holdout.md"), "-c", "256", "-t", "1"]
+    for _ in range(12):  # the program sometimes ends before it has written its last lines (llama.cpp issue 22142)
+        done = subprocess.run([find("llama-perplexity"), *settings], capture_output=True, text=True, encoding="utf-8", timeout=60)
+        found = re.search(r"Final estimate: PPL = ([\d.]+)", done.stdout + done.stderr)
+        if found:
+            break
+    assert found and float(found[1]) < 400

@@ -35,7 +35,8 @@ def lab(arguments: argparse.Namespace) -> int:
         command.append("--allow-root")  # in a container there is often nobody else
     print("JupyterLab을 엽니다. 브라우저가 열리지 않으면 아래에 나오는 http://127.0.0.1 주소를 브라우저에 붙여 넣으세요.")
     print("끝내려면 이 터미널에서 Ctrl+C를 두 번 누르세요.", flush=True)
-    environment = {**os.environ, "PATH": program_path()}
+    kernels = os.pathsep.join(filter(None, [str(DATA / "jupyter"), os.environ.get("JUPYTER_PATH")]))
+    environment = {**os.environ, "PATH": program_path(), "JUPYTER_PATH": kernels}
     os.chdir(WORK)  # where JupyterLab's terminals open
     if os.name != "nt":
         os.execve(sys.executable, command, environment)  # JupyterLab takes our place: Ctrl+C reaches it alone
@@ -69,6 +70,7 @@ def reset(arguments: argparse.Namespace) -> int:
     if old is not None:
         print(f"쓰던 파일은 {old.name} 로 남겨 두었습니다.")
     print(f"새 파일: {fresh}")
+    print("노트북이 열려 있다면 저장하지 말고 탭을 닫은 뒤 차례에서 다시 여세요.")
     return 0
 
 

@@ -1,8 +1,14 @@
-"""The first cell of every lesson: says what it runs on and turns tracebacks of dead servers into sentences."""
+"""What every lesson begins with: its first cell says what it runs on, and errors that learners meet become sentences.
+
+Kernels that `servinglab lab` starts load this as an extension: after a restart the first cell may not have been run yet.
+"""
 
 from __future__ import annotations
 
 import platform
+import re
+import subprocess
+import sys
 import urllib.error
 from types import TracebackType
 from typing import Any
@@ -23,9 +29,11 @@ TOLD = (
     httpx2.TransportError,
     urllib.error.URLError,
     ConnectionError,
+    subprocess.CalledProcessError,
+    KeyboardInterrupt,
     NameError,
 )
-"""What a lesson's own calls raise when a server is gone, silent or locked, or an earlier cell was not run."""
+"""What a lesson's own calls raise when a server is gone, silent or locked, a cell was stopped, or an earlier one was not run."""
 
 
 def begin(lesson: str) -> None:
@@ -34,14 +42,19 @@ def begin(lesson: str) -> None:
     plots.use_style()
     shell = get_ipython()
     if shell is not None:
-        shell.set_custom_exc(TOLD, show_told)  # type: ignore[no-untyped-call]
-        explain_syntax_errors(shell)
+        load_ipython_extension(shell)
     memory = psutil.virtual_memory().total / 2**30
     print(f"레슨 {entry.id} {entry.title}: 준비됐습니다.")
     print(f"이 컴퓨터: {platform.system()}, Python {platform.python_version()}, "
-          f"코어 {psutil.cpu_count()}개, 메모리 {memory:.0f} GB")
+          f"코어 {psutil.cpu_count()}개, 메모리 {memory:.1f} GB")
     if not engines.shared_address():
         require_engine(entry)
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """IPython's hook for extensions: explain errors from now on."""
+    shell.set_custom_exc(TOLD, show_told)
+    explain_syntax_errors(shell)
 
 
 def explain_syntax_errors(shell: Any) -> None:
@@ -52,11 +65,20 @@ def explain_syntax_errors(shell: Any) -> None:
 
     def explained(*arguments: Any, **options: Any) -> None:
         shown(*arguments, **options)
-        note = "셀에 적은 글의 꼴이 Python과 맞지 않아 실행하지 못했습니다. 위의 ^ 표시 근처에서 따옴표, 괄호, 쉼표를 살펴보세요."
-        display(Note("읽을 수 없는 셀", note))  # type: ignore[no-untyped-call]
+        display(Note("읽을 수 없는 셀", syntax_note(sys.exc_info()[1])))  # type: ignore[no-untyped-call]
 
     explained.explains = True  # type: ignore[attr-defined]
     shell.showsyntaxerror = explained
+
+
+def syntax_note(error: BaseException | None) -> str:
+    """What is likely wrong with a cell that Python cannot read."""
+    line, message = str(getattr(error, "text", "")), str(getattr(error, "msg", ""))
+    if re.search("[“”‘’]", line):
+        return "둥근 따옴표(“ ”)는 쓸 수 없습니다. 키보드의 곧은 따옴표(\")로 바꾸어 주세요."
+    if "decimal literal" in message:
+        return "수 뒤에 글자가 붙어 있습니다. 수를 적는 답이라면 ‘개’, ms, MiB 같은 단위를 빼고 수만 적으세요."
+    return "셀에 적은 글의 꼴이 Python과 맞지 않아 실행하지 못했습니다. 위의 ^ 표시 근처에서 따옴표, 괄호, 쉼표를 살펴보세요."
 
 
 def require_engine(entry: curriculum.Lesson) -> None:
@@ -100,8 +122,22 @@ def our_group(fact: str, sentence: str) -> None:
     display(Note("우리 연구회에선", text))  # type: ignore[no-untyped-call]
 
 
-def explain(error: BaseException) -> ServingLabError:
-    """The Korean explanation of an error in `TOLD`."""
+def explain(error: BaseException, cell: str = "") -> ServingLabError:
+    """The Korean explanation of an error in `TOLD` that the code of `cell` raised."""
+    if isinstance(error, KeyboardInterrupt):
+        return ServingLabError("셀을 멈추었습니다.", "■ 단추를 눌렀습니다. 고장이 아닙니다.", "다시 하려면 셀에 커서를 두고 Shift+Enter를 누르세요.")
+    if isinstance(error, subprocess.CalledProcessError):
+        return ServingLabError(
+            f"터미널 명령이 끝까지 되지 않았습니다 (끝낸 번호: {error.returncode}).",
+            "명령이 잘못되었거나 서버가 꺼져 있습니다. 커널을 다시 시작했다면 $SERVER 같은 환경 변수도 비어 있습니다.",
+            "위에 찍힌 명령의 출력을 읽어 보세요. 커널을 다시 시작했다면 맨 위부터 차례로 실행하세요.",
+        )
+    if isinstance(error, NameError) and re.search(rf"^\s*answer\s*=\s*{error.name}\s*(#|$)", cell, re.MULTILINE):
+        return ServingLabError(
+            f"글자로 된 답에 따옴표가 없습니다: {error.name}",
+            "따옴표가 없으면 Python은 글자가 아니라 이름으로 읽습니다.",
+            f'answer = "{error.name}" 처럼 따옴표로 감싸고 다시 실행하세요.',
+        )
     if isinstance(error, NameError):
         return ServingLabError(
             f"아직 모르는 이름입니다: {error.name}",
@@ -137,7 +173,7 @@ def show_told(
     shell: Any, kind: type[BaseException], error: BaseException, trace: TracebackType | None, tb_offset: int | None = None
 ) -> list[str]:
     """IPython's hook for `TOLD`: the explanation in place of the stack. The cell still counts as failed."""
-    told = explain(error)
+    told = explain(error, shell.user_ns.get("In", [""])[-1])
     lines = told._render_traceback_()
     shell._showtraceback(type(told), told, lines)
     return lines

@@ -89,6 +89,10 @@ class Record:
     def require(self) -> Record:
         """Return self if the answer is complete, else raise StreamBroken, which quotes what had arrived."""
         if self.error:
+            if not self.text:
+                raise StreamBroken(
+                    "서버가 답을 보내지 않았습니다.", self.error, "서버를 켜는 셀(engines.start가 든 셀)을 다시 실행한 뒤 이 셀을 실행하세요."
+                )
             raise StreamBroken(
                 "답을 끝까지 받지 못했습니다.",
                 f"{self.error} 그때까지 받은 글자는 {len(self.text)}자입니다: {self.text!r}",

@@ -127,7 +127,11 @@ class Exercise(ABC):
 
     def otherwise(self, answer: object) -> str:
         """What to say of a wrong answer that is no known mistake."""
-        return f"적은 답은 {answer!r}인데, 위 셀의 결과와 다릅니다. 위 셀을 다시 실행했다면 이 연습 셀도 다시 실행해 보세요."
+        shown = f"{answer:.6g}" if isinstance(answer, float) else repr(answer)
+        return (
+            f"적은 답은 {shown}인데 맞지 않습니다. 막히면 새 셀에 q{self.id[3:]}.hint()를 적고 실행하세요. "
+            "위 셀을 다시 실행했다면 이 연습 셀도 다시 실행해 보세요."
+        )
 
     def check(self, answer: object) -> None:
         """Judge an answer, keep the attempt and show the outcome. In CI a wrong answer raises CheckFailed."""
@@ -151,11 +155,15 @@ class Exercise(ABC):
         number = min(self.hints_shown, len(self.hints) - 1)
         self.hints_shown += 1
         title = f"연습 {self.id} · 힌트 {number + 1} / {len(self.hints)}"
-        display(Note(title, self.hints[number]))  # type: ignore[no-untyped-call]
+        last = number == len(self.hints) - 1
+        more = f"\n마지막 힌트입니다. 풀이를 보려면 q{self.id[3:]}.solution()을 실행하세요." if last else ""
+        display(Note(title, self.hints[number] + more))  # type: ignore[no-untyped-call]
 
     def solution(self) -> None:
         """Show the way and, last, the right answer of this run."""
-        display(Note(f"연습 {self.id} · 풀이", f"{self.how()}\n답: {self.right()}"))  # type: ignore[no-untyped-call]
+        right = self.right()
+        shown = f"약 {right:.4g}" if isinstance(right, float) else right
+        display(Note(f"연습 {self.id} · 풀이", f"{self.how()}\n답: {shown}"))  # type: ignore[no-untyped-call]
 
 
 class WrongType(Exception):

@@ -196,7 +196,7 @@ class FirstTokenTime(Number):
         assert self.record.ttft is not None and self.record.e2el is not None
         gaps = self.record.itl or [0.0]
         return [
-            Mistake(self.record.e2el * 1000, "마지막 조각까지 걸린 시간(E2EL)입니다. 첫 조각이 온 때를 읽으세요."),
+            Mistake(self.record.e2el * 1000, "마지막 조각까지 걸린 시간입니다. 첫 조각이 온 때를 읽으세요."),
             Mistake(self.record.ttft, "초로 적은 값입니다. 밀리초로 적어 주세요. 1초는 1000밀리초입니다."),
             Mistake(sum(gaps) / len(gaps) * 1000, "조각과 조각 사이의 평균 간격(ITL)입니다. 첫 조각까지 기다린 시간을 적어 주세요."),
         ]
@@ -247,6 +247,9 @@ class Conversation(Exercise):
 
     def otherwise(self, answer: object) -> str:
         assert isinstance(answer, list)
+        wrong = next((turn["role"] for turn in answer if turn["role"] not in ("system", "user", "assistant")), None)
+        if wrong is not None:
+            return f"{wrong!r} 역할은 없습니다. 첫 번째 말의 role은 \"system\", 두 번째 말의 role은 \"user\"로 적으세요."
         roles = ", ".join(turn["role"] for turn in answer)
         if roles == "system, user":
             return "꼴은 맞습니다. 서버가 빈 답을 보냈으니 질문을 바꾸어 보세요."

@@ -76,6 +76,7 @@ class PrefillInTheLog(Number):
             Mistake(times["predicted_ms"], "디코드에 걸린 시간입니다. 프리필은 프롬프트(prompt)를 읽는 쪽입니다."),
             Mistake(times["prompt_ms"] + times["predicted_ms"], "프리필과 디코드를 더한 시간(total time)입니다. 프리필의 몫만 적어 주세요."),
             Mistake(times["prompt_per_token_ms"], "토큰 하나에 걸린 시간입니다. 프롬프트 전체를 읽는 데 걸린 시간을 적어 주세요."),
+            Mistake(times["prompt_ms"] / 1000, "초로 적은 값입니다. 밀리초로 적어 주세요. 1초는 1000밀리초입니다."),
             Mistake(times["prompt_n"], "읽은 토큰의 수입니다. 물은 것은 걸린 시간입니다."),
         ]
 
@@ -118,7 +119,7 @@ class WholeAnswer(Number):
         return "재어 보지 않은 요청의 시간을 두 수로 내다보았습니다. 질문의 길이는 앞의 수에, 답의 길이는 뒤의 수에 걸립니다."
 
     def how(self) -> str:
-        return f"{self.ttft:.3f} + ({self.tokens} - 1) × {self.tpot:.4f} 를 계산합니다."
+        return f"식: {self.ttft:.3f} + ({self.tokens} - 1) × {self.tpot:.4f}"
 
 
 class SkippedTokens(Number):
@@ -150,7 +151,7 @@ class SkippedTokens(Number):
         return "앞부분이 같은 만큼 읽지 않고 넘어갔습니다. 늘 같은 안내문은 앞에, 바뀌는 말은 뒤에 두는 까닭입니다."
 
     def how(self) -> str:
-        return "②번 요청의 timings['cache_n'] 을 읽습니다."
+        return "②번 줄에서 ‘다시 쓴 토큰’ 뒤의 수를 읽습니다."
 
 
 class CacheForTheTalk(Number):
@@ -194,7 +195,7 @@ class CacheForTheTalk(Number):
 
     def how(self) -> str:
         shape = self.shape
-        return f"2 × {shape.layers} × {shape.kv_heads} × {shape.head_size} × 2 × {self.tokens} ÷ 1,048,576 을 계산합니다."
+        return f"식: 2 × {shape.layers} × {shape.kv_heads} × {shape.head_size} × 2 × {self.tokens} ÷ 1,048,576"
 
 
 class ThroughputRatio(Number):
@@ -225,10 +226,10 @@ class ThroughputRatio(Number):
         ]
 
     def praise(self) -> str:
-        return "장비도 모델도 그대로인데 해낸 일의 양이 달라졌습니다. 그 대신 한 사람의 토큰은 조금 더 드문드문 나왔습니다."
+        return "장비도 모델도 그대로인데 해낸 일의 양이 달라졌습니다. 그 대신 한 사람의 토큰은 더 드문드문 나왔습니다."
 
     def how(self) -> str:
-        return f"{throughput(self.four):.2f} ÷ {throughput(self.one):.2f} 을 계산합니다."
+        return f"식: {throughput(self.four):.2f} ÷ {throughput(self.one):.2f}"
 
 
 def throughput(records: Sequence[Record]) -> float:
@@ -298,7 +299,7 @@ class Ceiling(Number):
         )
 
     def how(self) -> str:
-        return f"{self.bandwidth:.1f} ÷ {self.weights:.2f} 를 계산합니다."
+        return f"식: {self.bandwidth:.1f} ÷ {self.weights:.2f}"
 
 
 class TooOldACard(Choice):

@@ -229,7 +229,7 @@ def alert(title: str, text: str) -> str:
 
 
 def feedback(judgement: Judgement, told: str) -> str:
-    again = "" if judgement.right else "\n몇 번이든 다시 고를 수 있습니다."
+    again = "" if judgement.right else "\n몇 번이든 다시 답할 수 있습니다."
     parts = [alert(judgement.title, judgement.text + again)]
     if judgement.others:
         rows = "".join(f"<li>{marked(text)}</li>" for text in judgement.others)

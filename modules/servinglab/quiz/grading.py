@@ -8,7 +8,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-from servinglab.quiz.schema import Matching, Multiple, Number, Ordering, Question, Single, close
+from servinglab.quiz.schema import Matching, Multiple, Number, Ordering, Pair, Question, Single, close
 
 LETTERS = "abcdefgh"
 """The names of options, of an ordering's items and of a matching's right sides, in the order in which they are shown."""
@@ -114,7 +114,10 @@ def _matching(question: Matching, given: tuple[int, ...]) -> Judgement:
         return Judgement(True, "\n".join(f"{pair.left} — {pair.right}. {pair.why}" for pair in question.pairs))
     right = len(question.pairs) - len(wrong)
     lines = [f"{len(question.pairs)}개 가운데 {right}개가 제 짝입니다."]
-    lines += [f"‘{left}’의 짝으로 고른 것은 ‘{other.right}’입니다. {other.why}" for left, other in wrong]
+    chosen: dict[Pair, list[str]] = {}
+    for left, other in wrong:
+        chosen.setdefault(other, []).append(f"‘{left}’")
+    lines += [f"{', '.join(lefts)}의 짝으로 고른 것은 ‘{other.right}’입니다. {other.why}" for other, lefts in chosen.items()]
     return Judgement(False, "\n".join(lines))
 
 
@@ -147,6 +150,8 @@ def _read_typed(text: str, unit: str) -> float:
         )
     if rest[:1].isdigit() or rest.startswith("."):
         raise Unreadable(f"수가 하나로 읽히지 않습니다: {text}. 수 하나를 빈칸 없이 붙여 적어 주세요.")
+    if re.match(r"[*/+×÷x-]\s*\d", rest):
+        raise Unreadable("여기서는 식을 계산하지 않습니다. 빈 셀에서 계산한 다음, 나온 수만 적어 주세요.")
     if rest and _plain(rest) != _plain(unit):
         raise Unreadable(f"단위가 다릅니다: {rest}. 이 문제는 {unit} 단위로 묻습니다. 고쳐서 다시 적어 주세요.")
     value = float(digits.replace(",", ""))

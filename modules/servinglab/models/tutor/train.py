@@ -33,12 +33,14 @@ from servinglab.paths import TUTOR
 
 
 class Sequence(NamedTuple):
-    """Token ids, how much predicting each one counts, the topic's number (-1: none), and where it is to be told."""
+    """Token ids, how much predicting each one counts, the topic's number (-1: none), where it is to be told, and what the
+    network sees in place of the ids, where that differs."""
 
     ids: list[int]
     weights: list[float]
     topic: int = -1
     at: int = 0
+    seen: list[int] | None = None
 
 
 WORD_SCALE = 8.0
@@ -60,6 +62,8 @@ class Recipe:
     batch_tokens: int = 4096
     prose_share: float = 0.21
     prose_length: int = 256
+    snippet: int = 32
+    noise: float = 0.25
     lr_muon: float = 0.02
     lr_adam: float = 4e-3
     warmup: int = 40
@@ -70,7 +74,7 @@ class Recipe:
     seed: int = 20261126
 
 
-FURTHER = Recipe(steps=500, lr_muon=0.006, lr_adam=1.2e-3, topic_weight=0.0)
+FURTHER = Recipe(steps=550, lr_muon=0.006, lr_adam=1.2e-3, topic_weight=0.0)
 """For going on from weights of an earlier run: small steps, and no side task, because its head was thrown away."""
 
 
@@ -115,10 +119,19 @@ class Batches:
         return [i for start, end in itertools.pairwise(places) for i in self.tokenizer.encode(words[start:end]).ids]
 
     def prose_block(self) -> Sequence:
-        length = self.recipe.prose_length
-        start = self.rng.randrange(max(1, len(self.prose) - length))
-        ids = self.prose[start : start + length]
-        return Sequence(ids, [1.0] * len(ids))
+        """Snippets of the prose one after another, with some of the tokens that the network sees drawn anew.
+
+        Whole passages it would soon know by heart and be sure of itself on every other text, its perplexity beyond that of a
+        guess. Noise in the input does what smoothing does for n-grams (Xie et al. 2017, arXiv 1703.02573).
+        """
+        recipe = self.recipe
+        ids: list[int] = []
+        while len(ids) < recipe.prose_length:
+            start, length = self.rng.randrange(len(self.prose)), self.rng.randint(4, recipe.snippet)
+            ids += self.prose[start : start + length]
+        ids = ids[: recipe.prose_length]
+        seen = [self.rng.choice(self.prose) if self.rng.random() < recipe.noise else token for token in ids]
+        return Sequence(ids, [1.0] * len(ids), seen=seen)
 
     def __iter__(self) -> Iterator[list[Sequence]]:
         while True:
@@ -147,13 +160,14 @@ def padded(sequence: Sequence) -> int:
     return -(-len(sequence.ids) // LENGTHS) * LENGTHS
 
 
-def to_tensors(batch: list[Sequence], device: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Pad a batch. Returns ids and weights, both (sequences, longest), topics and their places, both (sequences,)."""
+def to_tensors(batch: list[Sequence], device: str) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Pad a batch. Returns what is seen, ids and weights, all (sequences, longest), topics and their places, both (sequences,)."""
     longest = max(padded(sequence) for sequence in batch)
     ids = torch.tensor([s.ids + [0] * (longest - len(s.ids)) for s in batch])
+    seen = torch.tensor([(s.seen or s.ids) + [0] * (longest - len(s.ids)) for s in batch])
     weights = torch.tensor([s.weights + [0.0] * (longest - len(s.ids)) for s in batch])
     topics, places = torch.tensor([s.topic for s in batch]), torch.tensor([s.at for s in batch])
-    return ids.to(device), weights.to(device), topics.to(device), places.to(device)
+    return seen.to(device), ids.to(device), weights.to(device), topics.to(device), places.to(device)
 
 
 def words_first(batches: Batches, recipe: Recipe) -> tuple[Tensor, nn.Linear]:
@@ -206,8 +220,8 @@ def losses_of(network: net.Network, head: nn.Linear, batch: list[Sequence], devi
 
     Positions of weight 0 are left out of the large vocabulary product, save a few that round its rows to a multiple of 512.
     """
-    ids, weights, topics, places = to_tensors(batch, device)
-    hidden, topic = network(ids)
+    seen, ids, weights, topics, places = to_tensors(batch, device)
+    hidden, topic = network(seen)
     share = weights[:, 1:].reshape(-1)
     rows = share.nonzero().squeeze(1)
     share, rows = (F.pad(kept, (0, -len(rows) % 512)) for kept in (share[rows], rows))
