@@ -33,15 +33,16 @@ def test_bits_agree_with_the_blocks_of_ggml():
     assert not any("FP8" in name for name in blocks) and known["fp8"].reads["llama.cpp"].how == "no"
 
 
-def test_table_has_a_row_for_each_with_links():
-    head, rule, *rows = formats.table().splitlines()
-    cells = [re.split(r"(?<!\\)\|", row)[1:-1] for row in (head, rule, *rows)]
-    assert len(rows) == len(formats.formats()) and {len(row) for row in cells} == {11}
-    for row, entry in zip(cells[2:], formats.formats().values(), strict=True):
-        assert entry.name in row[0]
-        assert [link for link in re.findall(r"\]\((https://[^)]+)\)", row[-1])] == [source.url for source in entry.sources]
-        assert row[-1].count("확인 전") == sum(not source.checked for source in entry.sources)
-    assert not re.search(r"(?<!\\)~", formats.table()), "two of them would strike the text between them through"
+def test_table_has_a_row_for_each_and_its_sources_below():
+    table, sources = formats.table().split("<details>")
+    rows, told = table.strip().splitlines(), re.findall(r"^- (.+)$", sources, re.MULTILINE)
+    cells = [re.split(r"(?<!\\)\|", row)[1:-1] for row in rows]
+    assert len(rows) - 2 == len(told) == len(formats.formats()) and {len(row) for row in cells} == {10}
+    for row, line, entry in zip(cells[2:], told, formats.formats().values(), strict=True):
+        assert entry.name in row[0] and line.startswith(entry.name)
+        assert re.findall(r"\]\((https://[^)]+)\)", line) == [source.url for source in entry.sources]
+        assert line.count("확인 전") == sum(not source.checked for source in entry.sources)
+    assert not re.search(r"(?<!\\)~", table), "two of them would strike the text between them through"
 
 
 @pytest.mark.parametrize(

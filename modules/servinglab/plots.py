@@ -136,15 +136,20 @@ def pareto(points: Mapping[str, tuple[float, float, float]]) -> Figure:
     edge = sorted(points[name][:2] for name in front)
     axes.plot(*zip(*edge, strict=True), "--", color="#606060", linewidth=1.5, zorder=1)
     fastest = max(rate for _, _, rate in points.values())
-    for name, (size, kl, rate) in points.items():
+    for place, (name, (size, kl, rate)) in enumerate(sorted(points.items(), key=lambda point: point[1])):
         colour = COLOURS[0] if name in front else COLOURS[1]
         axes.scatter(size, kl, s=1400 * rate / fastest, color=colour, alpha=0.75, edgecolor="black", zorder=2)
-        axes.annotate(f"{name}\n초당 {rate:.0f}토큰", (size, kl), ha="center", va="center", fontsize=10, zorder=3)
+        side = -1 if name in front else 1  # below the front and above it nothing is in the way
+        axes.annotate(
+            name, (size, kl), xytext=(14 * side, (14 + place % 2 * 16) * side), textcoords="offset points",
+            ha="right" if side < 0 else "left", va="top" if side < 0 else "bottom", fontsize=11, zorder=3,
+        )
+        axes.text(size, kl, f"{rate:.0f}", ha="center", va="center", fontsize=10, zorder=3)
     axes.set(xlabel="파일 크기 (MB)", ylabel="원래 모델과의 차이: KL 발산 (로그 눈금)", yscale="log")
     axes.yaxis.set_major_formatter("{x:g}")
-    axes.margins(0.15)
+    axes.margins(0.2)
     handles = [Patch(label="파레토 경계 위", facecolor=COLOURS[0]), Patch(label="더 작고 더 나은 것이 있음", facecolor=COLOURS[1])]
-    axes.legend(handles=handles, loc="upper right", frameon=False, fontsize=12)
+    axes.legend(handles=handles, loc="upper right", frameon=False, fontsize=12, title="동그라미 속의 수: 초당 토큰")
     plt.close(figure)
     return figure
 

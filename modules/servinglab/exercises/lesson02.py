@@ -39,7 +39,12 @@ class Function(Exercise):
 
     def attempted(self, answer: object) -> bool:
         """A function as shipped returns `...`."""
-        return super().attempted(answer) and not (callable(answer) and answer(self.draw()) is ...)
+        if not callable(answer):
+            return super().attempted(answer)
+        try:
+            return answer(self.draw()) is not ...
+        except Exception:  # it does something: judging it will meet the error again and tell it
+            return True
 
     def read(self, answer: object) -> Callable[[Any], Any]:
         if not callable(answer):
@@ -107,11 +112,17 @@ class ReadHeader(Function):
 
     def mistakes(self) -> list[Mistake]:
         return [
-            Mistake(lambda data: struct.unpack(">IQQ", data[4:24]), "큰 자리부터 읽었습니다. GGUF는 작은 자리부터 적으므로 꼴을 <로 시작해야 합니다."),
+            Mistake(
+                lambda data: struct.unpack(">IQQ", data[4:24]),
+                "큰 자리부터 읽었습니다. GGUF는 작은 자리부터 적으므로 꼴을 <로 시작해야 합니다.",
+            ),
             Mistake(lambda data: struct.unpack("<III", data[4:16]), "수 두 개를 4바이트씩 읽었습니다. 텐서 수와 메타데이터 수는 8바이트(Q)입니다."),
             Mistake(lambda data: struct.unpack("<4sIQQ", data[:24]), "표시(GGUF)까지 네 값을 돌려주었습니다. 뒤의 세 값만 돌려주세요."),
             Mistake(lambda data: struct.unpack("<IQQ", data[:20]), "맨 앞부터 읽었습니다. 처음 네 바이트는 표시이고, 버전은 그 뒤에 있습니다."),
-            Mistake(lambda data: (lambda v, t, m: (v, m, t))(*struct.unpack("<IQQ", data[4:24])), "차례가 바뀌었습니다. 텐서 수가 메타데이터 수보다 먼저 나옵니다."),
+            Mistake(
+                lambda data: (lambda version, tensors, entries: (version, entries, tensors))(*struct.unpack("<IQQ", data[4:24])),
+                "차례가 바뀌었습니다. 텐서 수가 메타데이터 수보다 먼저 나옵니다.",
+            ),
         ]
 
     def praise(self) -> str:
@@ -126,13 +137,13 @@ class WhichFile(Choice):
 
     id = "02-3"
     title = "받을 파일 고르기"
-    letter = "c"
+    letter = "a"
     live = False
     hints = ("llama-server가 읽는 그릇은 무엇이었나요? 표에서 llama.cpp의 칸을 보세요.", "그릇이 맞지 않으면 비트가 아무리 적어도 열리지 않습니다.")
     options: ClassVar = {
-        "a": "AWQ로 줄인 모델은 safetensors에 담겨 나옵니다. GPU에서 vLLM 같은 엔진으로 켤 때 받는 것입니다.",
-        "b": "FP8은 8비트 소수로 줄이는 방법이고 새로운 GPU에서 빛을 봅니다. GGUF에는 이 타입이 없습니다.",
-        "c": "",
+        "a": "",
+        "b": "AWQ로 줄인 모델은 safetensors에 담겨 나옵니다. GPU에서 vLLM 같은 엔진으로 켤 때 받는 것입니다.",
+        "c": "FP8은 8비트 소수로 줄이는 방법이고 새로운 GPU에서 빛을 봅니다. GGUF에는 이 타입이 없습니다.",
         "d": "원본 safetensors는 훈련과 변환에 쓰는 그릇입니다. llama-server에서 쓰려면 먼저 GGUF로 바꾸어야 합니다.",
     }
 
@@ -201,8 +212,14 @@ class DequantizeABlock(Function):
     def mistakes(self) -> list[Mistake]:
         return [
             Mistake(lambda block: unpacked(block, 0), "8을 빼지 않았습니다. 그러면 음수가 하나도 나오지 않습니다."),
-            Mistake(lambda block: np.concatenate(np.split(unpacked(block, 8), 2)[::-1]), "앞 절반과 뒤 절반이 바뀌었습니다. 낮은 네 비트가 앞 16개입니다."),
-            Mistake(lambda block: unpacked(block, 8).reshape(2, 16).T.ravel(), "낮은 비트와 높은 비트를 번갈아 놓았습니다. 앞 16개를 모두 놓은 뒤에 뒤 16개를 놓아야 합니다."),
+            Mistake(
+                lambda block: np.concatenate(np.split(unpacked(block, 8), 2)[::-1]),
+                "앞 절반과 뒤 절반이 바뀌었습니다. 낮은 네 비트가 앞 16개입니다.",
+            ),
+            Mistake(
+                lambda block: unpacked(block, 8).reshape(2, 16).T.ravel(),
+                "낮은 비트와 높은 비트를 번갈아 놓았습니다. 앞 16개를 모두 놓은 뒤에 뒤 16개를 놓아야 합니다.",
+            ),
             Mistake(lambda block: unpacked(block, 8) / scale_of(block), "스케일을 곱하지 않았습니다. 정수만으로는 원래 크기를 알 수 없습니다."),
             Mistake(lambda block: unpacked(block, 8)[:16], "16개만 돌아왔습니다. 한 바이트에 두 값이 들어 있으니 모두 32개입니다."),
         ]
@@ -274,14 +291,15 @@ class WrongClaim(Choice):
 
     id = "02-7"
     title = "틀린 말 찾기"
-    letter = "b"
+    letter = "e"
     live = False
     hints = ("표의 ± 뒤에 적힌 수가 무엇을 뜻하는지 떠올려 보세요.", "원래 모델과 얼마나 다른지는 어느 칸에 적혀 있었나요?")
     options: ClassVar = {
         "a": "맞는 말입니다. 32개에 스케일 2바이트가 붙어 8.5비트가 됩니다.",
-        "b": "",
-        "c": "맞는 말입니다. 작은 모델에는 넉넉한 가중치가 적어서 같은 오차에도 더 흔들립니다.",
-        "d": "맞는 말입니다. imatrix는 스케일을 고르는 데 쓰이고, 블록의 모양과 크기는 바꾸지 않습니다.",
+        "b": "맞는 말입니다. 작은 모델에는 넉넉한 가중치가 적어서 같은 오차에도 더 흔들립니다.",
+        "c": "맞는 말입니다. imatrix는 스케일을 고르는 데 쓰이고, 블록의 모양과 크기는 바꾸지 않습니다.",
+        "d": "맞는 말입니다. 임베딩은 더 넉넉한 타입으로 적고, 작은 정규화 텐서는 줄이지 않습니다.",
+        "e": "",
     }
 
     def praise(self) -> str:
@@ -323,7 +341,7 @@ class Roofline(Number):
         return "재 보기 전에 천장을 알았습니다. 잰 값이 이보다 훨씬 낮으면 병목은 메모리가 아니라 계산에 있습니다."
 
     def how(self) -> str:
-        return f"{self.bandwidth / 1e9:.1f} ÷ {self.size / 1e9:.2f} 를 계산합니다."
+        return f"식: {self.bandwidth / 1e9:.1f} ÷ {self.size / 1e9:.2f}"
 
 
 class TypeThatFits(Exercise):

@@ -65,13 +65,15 @@ def formats(path: Path = DATA / "formats.yaml") -> dict[str, Format]:
 
 
 def table(path: Path = DATA / "formats.yaml") -> str:
-    """All of them as a Markdown table, each row with its sources."""
-    heads = ("이름", "무엇", "가중치당 비트", "만드는 도구", *ENGINES, "출처")
+    """All of them as a Markdown table, each row's sources folded below it: beside it they would fill the screen."""
+    heads = ("이름", "무엇", "가중치당 비트", "만드는 도구", *ENGINES)
     lines: list[tuple[str, ...]] = [heads, ("---",) * len(heads)]
     for entry in formats(path).values():
         engines = [str(entry.reads[engine]) for engine in ENGINES]
-        lines.append((f"**{entry.name}**", WHAT[entry.what], entry.bits, entry.made_with, *engines, cited(entry)))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines).replace("~", r"\~")  # two of them would strike out
+        lines.append((f"**{entry.name}**", WHAT[entry.what], entry.bits, entry.made_with, *engines))
+    rows = "\n".join(f"| {' | '.join(line)} |" for line in lines).replace("~", r"\~")  # two of them would strike out
+    sources = "\n".join(f"- {entry.name}: {cited(entry)}" for entry in formats(path).values())
+    return f"{rows}\n\n<details><summary>출처</summary>\n\n{sources}\n\n</details>"
 
 
 def cited(entry: Format) -> str:

@@ -202,7 +202,8 @@ def shape_of(path: Path) -> Shape:
         heads = own["attention.head_count"]
         return Shape(
             id=path.stem,
-            name=own.get("general.name", path.stem),
+            name=file.get("general.name") or path.stem,
+            architecture=file.get("general.architecture"),
             parameters=file.weights,
             layers=own["block_count"],
             hidden=own["embedding_length"],
