@@ -92,11 +92,11 @@ def test_the_form_offers_all_that_is_known():
 
 
 @pytest.mark.parametrize(("wrong", "pattern"), [
-    ({"model": "qwen4"}, "model='qwen4'(?s:.)*qwen3-4b"),
-    ({"model": None}, "model=None"),
-    ({"kind": "Q4"}, "kind='Q4'(?s:.)*Q4_K_M"),
-    ({"kind": 4.5}, "kind=4.5"),
-    ({"machine": "office-32"}, "machine='office-32'(?s:.)*office-16"),
+    ({"model": "qwen4"}, "모델 이름입니다: 'qwen4'(?s:.)*qwen3-4b"),
+    ({"model": None}, "모델 이름입니다: None"),
+    ({"kind": "Q4"}, "타입 이름입니다: 'Q4'(?s:.)*Q4_K_M"),
+    ({"kind": 4.5}, "타입 이름입니다: 4.5"),
+    ({"machine": "office-32"}, "장비 이름입니다: 'office-32'(?s:.)*office-16"),
     ({"context": 0}, "context=0(?s:.)*1 이상의 정수"),
     ({"context": math.nan}, "context=nan"),
     ({"context": 10**30}, "1,000,000,000 이하"),

@@ -606,3 +606,10 @@ def test_lab_is_open_to_nobody_else(lab):
     assert lab.get("/api/contents/", token="wrong")[0] == 403
     own = [c for c in psutil.Process(lab.process.pid).net_connections("inet") if c.status == psutil.CONN_LISTEN]
     assert own and {connection.laddr.ip for connection in own} == {"127.0.0.1"}
+
+
+def test_a_command_that_is_missing_or_misspelt_is_told_in_korean():
+    for arguments in ((), ("doctr",), ("reset",)):
+        done = servinglab(*arguments)
+        assert done.returncode == 1 and "알아듣지 못했습니다" in done.stderr and "servinglab doctor" in done.stderr
+        assert "Traceback" not in done.stderr

@@ -277,12 +277,12 @@ def test_a_cached_speed_model_carries_shape_and_type_in_its_name_and_is_cleaned_
 
 
 @pytest.mark.parametrize(("shape", "kind", "pattern"), [
-    ("qwen4", "Q8_0", "shape='qwen4'(?s:.)*아는 이름: tutor, speed"),
-    (None, "Q8_0", "shape=None"),
-    ("tutor", "Q4_K_M", "kind='Q4_K_M'(?s:.)*아는 이름: F32, F16, BF16, Q8_0"),
-    ("tutor", "q8_0", "kind='q8_0'"),
-    ("tutor", 8, "kind=8"),
-    ("tutor", ["Q8_0"], "kind="),
+    ("qwen4", "Q8_0", "모델 이름입니다: 'qwen4'(?s:.)*적으세요: tutor, speed"),
+    (None, "Q8_0", "모델 이름입니다: None"),
+    ("tutor", "Q4_K_M", "타입 이름입니다: 'Q4_K_M'(?s:.)*적으세요: F32, F16, BF16, Q8_0"),
+    ("tutor", "q8_0", "타입 이름입니다: 'q8_0'"),
+    ("tutor", 8, "타입 이름입니다: 8"),
+    ("tutor", ["Q8_0"], "타입 이름입니다: "),
     ("gpt-oss-20b", "MXFP4", "전문가 32개 가운데 4개"),
     (SMALL.model_copy(update={"architecture": "mamba"}), "Q8_0", "llama, qwen3, gemma3(?s:.)*mamba"),
     (SMALL.model_copy(update={"vocabulary": 100}), "Q8_0", "어휘가 너무 작습니다: 100개"),

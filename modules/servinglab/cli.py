@@ -10,6 +10,7 @@ import sys
 import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import quote
 
 from servinglab import curriculum, doctor, progress, workspace
@@ -234,8 +235,18 @@ def remove(files: list[Path]) -> None:
             raise SettingError(f"{path} 파일을 지우지 못했습니다.", str(error), "함께 쓰는 캐시라면 운영자만 지울 수 있습니다.") from error
 
 
+class Parser(argparse.ArgumentParser):
+    """Says in Korean what was not understood."""
+
+    def error(self, message: str) -> NoReturn:
+        raise SettingError(
+            f"명령을 알아듣지 못했습니다: {' '.join([self.prog.split()[0], *sys.argv[1:]])}", message,
+            "servinglab --help 를 실행하면 쓸 수 있는 명령이 나옵니다. 예: servinglab doctor",
+        )
+
+
 def parser() -> argparse.ArgumentParser:
-    result = argparse.ArgumentParser(prog="servinglab", description="LLM 서빙 과정의 도우미 명령")
+    result = Parser(prog="servinglab", description="LLM 서빙 과정의 도우미 명령")
     commands = result.add_subparsers(title="명령", required=True, metavar="명령")
     command = commands.add_parser("lab", help="JupyterLab을 과정의 설정으로 엽니다")
     command.add_argument("--no-browser", action="store_true", help="브라우저를 열지 않고 주소만 보여 줍니다")
@@ -264,8 +275,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    chosen = parser().parse_args(arguments)
     try:
+        chosen = parser().parse_args(arguments)
         return int(chosen.run(chosen))
     except ServingLabError as error:
         print(error, file=sys.stderr)

@@ -140,8 +140,13 @@ def find_shape(shape: Shape | str) -> Shape:
     return shape if isinstance(shape, Shape) else known("shape", shape, shapes())
 
 
+WORDS = {"shape": "모델", "model": "모델", "machine": "장비", "engine": "엔진", "kind": "타입", "bits": "타입", "kv": "KV 캐시 타입"}
+"""What a learner calls the thing that an argument names."""
+
+
 def known(what: str, name: object, among: dict[str, Kind]) -> Kind:
     """The entry called `name`. Raises SettingError that lists those there are."""
     if not isinstance(name, str) or name not in among:
-        raise SettingError(f"모르는 이름입니다: {what}={name!r}", "목록에 없거나 철자가 다릅니다.", f"아는 이름: {', '.join(among)}")
+        todo = f"아는 이름 가운데 하나를 따옴표로 감싸 적으세요: {', '.join(among)}"
+        raise SettingError(f"모르는 {WORDS[what]} 이름입니다: {name!r}", "목록에 없거나 철자가 다릅니다.", todo)
     return among[name]
