@@ -541,3 +541,9 @@ def test_letters_are_enough_for_the_longest_list():
     fields = [(Single, "options"), (Multiple, "options"), (Ordering, "items"), (Matching, "pairs")]
     limits = [limit.max_length for kind, name in fields for limit in kind.model_fields[name].metadata if hasattr(limit, "max_length")]
     assert limits == [len(grading.LETTERS)] * 4
+
+
+@pytest.mark.parametrize("typed", ["2 * 16 * 8", "3072/32", "12 x 8", "5 + 7"])
+def test_a_sum_is_told_apart_from_a_unit(typed):
+    with pytest.raises(grading.Unreadable, match="계산하지 않습니다"):
+        grading.read_number(typed, "MiB")

@@ -70,6 +70,14 @@ def test_prose_is_at_least_a_fifth(small_corpus, tmp_path):
     assert seen["prose"] / sum(seen.values()) >= 0.20
 
 
+def test_prose_is_seen_through_noise_and_predicted_without_it(small_corpus):
+    tokenizer = training.vocab.train_tokenizer(training.text_of(small_corpus))
+    batches = training.Batches(small_corpus, tokenizer, training.Recipe())
+    blocks = [batches.prose_block() for _ in range(20)]
+    changed = sum(a != b for block in blocks for a, b in zip(block.ids, block.seen, strict=True)) / sum(len(block.ids) for block in blocks)
+    assert 0.15 < changed < 0.30, "a quarter is drawn anew, some of it the same again"
+
+
 def test_only_the_assistants_words_count(small_corpus):
     tokenizer = training.vocab.train_tokenizer(training.text_of(small_corpus))
     batches = training.Batches(small_corpus, tokenizer, SHORT)
