@@ -185,13 +185,16 @@ class Line:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Tell the watcher through its pipe to end the program, if it still runs; end both by force if that takes too long."""
-    assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError):
-        process.stdin.write(b".")  # a byte, because a forked child of ours may hold the pipe open
-        process.stdin.flush()
-    with contextlib.suppress(BrokenPipeError):
-        process.stdin.close()
+    """Tell the watcher through its pipe to end the program, if it still runs; end both by force if that takes too long.
+
+    A byte, because closing our end closes nothing while a forked child of ours holds the pipe too.
+    """
+    if process.stdin is not None and not process.stdin.closed:
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(b".")
+            process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
     try:
         process.wait(END_LIMIT)
     except subprocess.TimeoutExpired:
@@ -200,7 +203,8 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def child_environment() -> dict[str, str]:
-    """Our environment without `LLAMA_*`, which llama.cpp reads as options: the printed command is the whole truth."""
+    """Our environment without `LLAMA_*`: llama.cpp reads them as options (a `LLAMA_API_KEY` meant for the shared server
+    would lock the learner's own), and the printed command line would no longer be the whole truth."""
     return {name: value for name, value in os.environ.items() if not name.startswith("LLAMA_")}
 
 

@@ -14,10 +14,10 @@ import httpx2
 import psutil
 
 from servinglab import models
-from servinglab.engines.server import Server, command_line, direct_http, spawn
+from servinglab.engines.server import Server, direct_http, spawn
 from servinglab.errors import EngineFailed, ModelFileError, PortTaken, SettingError, disk_errors
 from servinglab.paths import log_dir
-from servinglab.programs import find
+from servinglab.programs import child_environment, command_line, find
 
 READY_LIMIT = 120.0
 """Seconds that a model may take to load: a large one from a slow disk takes more than one minute."""
@@ -143,12 +143,6 @@ def write_key(key: str, folder: Path) -> Path:
             Path(name).unlink()
             raise
     return Path(name)
-
-
-def child_environment() -> dict[str, str]:
-    """Our environment without `LLAMA_*`: `llama-server` reads them as options (a `LLAMA_API_KEY` meant for the shared
-    server would lock the learner's own), and the printed command line would no longer be the whole truth."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("LLAMA_")}
 
 
 def wait_until_ready(server: Server, path: Path, timeout: float) -> None:
