@@ -25,7 +25,7 @@ import jsonschema
 import psutil
 import pytest
 
-from servinglab import cli, curriculum, doctor, paths, plots, progress
+from servinglab import cli, curriculum, doctor, paths, plots, progress, workspace
 from servinglab.engines.llama_server import free_port
 from servinglab.errors import EngineNotFound
 from tests.helpers import ROOT, listening, need, small_disk, wait_for
@@ -485,7 +485,7 @@ def test_path_of_the_lab_ends_with_the_programs_we_compiled(monkeypatch):
 
 
 def test_lab_without_jupyterlab(monkeypatch, capsys):
-    monkeypatch.setattr(cli.workspace, "prepare", lambda: [])
+    monkeypatch.setattr(workspace, "prepare", lambda: [])
     monkeypatch.setattr(cli.shutil, "which", lambda *_, **__: None)
     assert cli.main(["lab"]) == 1
     assert "JupyterLab이 설치되어 있지 않습니다" in (shown := capsys.readouterr()).err and "make lab" in shown.err

@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import NoReturn
 from urllib.parse import quote
 
-from servinglab import curriculum, doctor, progress, workspace
+from servinglab import curriculum, doctor, progress
 from servinglab.errors import ModelFileError, ServingLabError, SettingError
 from servinglab.models import check, hub
-from servinglab.paths import DATA, ROOT, WORK, cache_dir, log_dir
+from servinglab.paths import DATA, INDEX, ROOT, WORK, cache_dir, log_dir
 
 
 def lab(arguments: argparse.Namespace) -> int:
     """Prepare `work/` and open JupyterLab there; returns when it is closed."""
+    from servinglab import workspace  # not above: nbformat would take half the time in which every other command starts
+
     for message in workspace.prepare():
         print(message)
     if shutil.which("jupyter-lab", path=program_path()) is None:
@@ -58,7 +60,7 @@ def lab_options() -> list[str]:
         f"--LabApp.app_settings_dir={DATA / 'jupyterlab'}",
         f"--ServerApp.root_dir={WORK}",
         "--ServerApp.ip=127.0.0.1",
-        f"--LabApp.default_url=/lab/tree/{quote(workspace.INDEX)}",
+        f"--LabApp.default_url=/lab/tree/{quote(INDEX)}",
         "--LabApp.news_url=",
         "--LabApp.extension_manager=readonly",
         # No login shell: /etc/profile would set PATH anew, and `servinglab` would not be found in the terminal.
@@ -67,6 +69,8 @@ def lab_options() -> list[str]:
 
 
 def reset(arguments: argparse.Namespace) -> int:
+    from servinglab import workspace
+
     fresh, old = workspace.reset(curriculum.find(arguments.lesson))
     if old is not None:
         print(f"쓰던 파일은 {old.name} 로 남겨 두었습니다.")

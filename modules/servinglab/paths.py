@@ -16,6 +16,9 @@ NOTEBOOKS = ROOT / "notebooks"
 WORK = Path(os.environ.get("SERVINGLAB_WORK") or ROOT / "work")
 """The learner's own folder. On a hub, where the course lies in a read-only place, `SERVINGLAB_WORK` names another."""
 
+INDEX = "차례.md"
+"""The table of lessons, in `WORK`: JupyterLab opens there."""
+
 
 def cache_dir() -> Path:
     """Folder for files that can be made again (GGUF files, logs).
