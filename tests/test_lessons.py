@@ -65,6 +65,37 @@ def test_every_section_predicts_runs_explains_and_checks(lesson):
     assert not re.search(r"\d+(\.\d+)? ?(ms|tok/s|토큰/초|밀리초)", prose), "measured numbers belong to a cell"
 
 
+def short_way(lesson) -> list[str]:
+    """The code of a lesson without the sections, and the parts of sections, whose headings are marked 더 깊이."""
+    cells, section, part = [], "", ""
+    for cell in build_lessons.from_text(lesson).cells:
+        for heading in re.findall(r"^###+ .*", cell.source, re.MULTILINE) if cell.cell_type == "markdown" else ():
+            section, part = (heading, "") if heading.startswith("### ") else (section, heading)
+        if cell.cell_type == "code" and "(더 깊이)" not in section + part:
+            cells.append(cell.source)
+    return cells
+
+
+@pytest.mark.parametrize("lesson", READY, ids=lambda lesson: lesson.id)
+def test_whoever_leaves_out_the_deeper_parts_lacks_no_name(lesson, tmp_path):
+    """Ruff reads the remaining cells as one notebook, and finds each name that only a part left out would have defined."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in short_way(lesson)])
+    nbformat.write(notebook, tmp_path / "short.ipynb")
+    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--no-cache", "--select", "F821", str(tmp_path / "short.ipynb")]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_short_way_through_lesson_02():
+    """An hour by the lesson's own table, with five of the nine exercises."""
+    lesson = next(lesson for lesson in READY if lesson.id == "02")
+    text = (NOTEBOOKS / "text" / f"{lesson.notebook}.md").read_text(encoding="utf-8")
+    minutes = re.search(r"하면 (\d+)분입니다: (.+?)\. \*\*더 깊이", text)
+    assert int(minutes.group(1)) == sum(map(int, re.findall(r"(\d+)분", minutes.group(2)))) == 60
+    assert len(re.findall(r'exercise\("02-\d"', "\n".join(short_way(lesson)))) == 5
+    assert len(re.findall(r'exercise\("02-\d"', text)) == 9
+
+
 # --- what turns a cell red --------------------------------------------------------------------------------------------
 
 
@@ -144,7 +175,7 @@ def test_lesson_and_browser_need_no_network():
         pytest.skip("this is the run without network")
     up = 'ip link set lo up && exec "$@"'
     command = ["unshare", "-rn", "sh", "-c", up, "sh", sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    command += [str(READY[0].path), "tests/test_browser.py", "-k", "not _runs"]  # the long lessons start nothing else than the first
+    command += [str(READY[0].path), "tests/test_browser.py", "-k", "not lesson_0"]  # the others start nothing else than the first
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", timeout=420)
     assert done.returncode == 0, done.stdout[-5000:]
     assert "skipped" not in done.stdout.splitlines()[-1], done.stdout[-2000:]
