@@ -476,6 +476,7 @@ def test_an_unknown_name(home, capsys):
 
 def test_clean_shows_pulled_models_and_leaves_them(home, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SERVINGLAB_CACHE", str(tmp_path / "캐시"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "상태"))  # other tests' servers have left logs in theirs
     (tmp_path / "캐시").mkdir()
     (tmp_path / "캐시" / "tutor-f16-0.gguf").write_bytes(bytes(300_000))
     kept = [home / "models" / f"{NAME}.gguf", home / "models" / f"{NAME}.gguf.0123456789ab.part"]
@@ -513,6 +514,7 @@ def chosen(home, monkeypatch, tmp_path) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(engines, "ROOT", tmp_path)
     monkeypatch.setattr(engines, "_embedded", {})
+    monkeypatch.delenv("SERVINGLAB_MODEL", raising=False)  # all other tests have it empty, which goes before any `.env`
     path = home / "models" / f"{NAME}.gguf"
     shutil.copy(models.gguf_path("tutor", "Q8_0"), path)
     return path
