@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -186,7 +187,8 @@ def test_order_of_steps_may_be_written_with_arrows_and_capitals():
 
 def test_conversation_is_really_sent(server):
     turns = [{"role": "system", "content": "쉽게 설명해 주세요."}, {"role": "user", "content": "토큰이 뭐예요?"}]
-    assert exercise("00-6", server).grade(turns).outcome is Outcome.RIGHT
+    verdict = exercise("00-6", server).grade(turns)
+    assert verdict.outcome is Outcome.RIGHT and re.match(r"서버의 답: \S.*[다요]\.", verdict.text), "what it answered is shown"
     with engines.start() as gone:
         pass
     assert exercise("00-6", gone).grade(turns).outcome is Outcome.ERROR
