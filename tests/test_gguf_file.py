@@ -165,8 +165,12 @@ def test_names_in_messages_are_short_and_printable(tutor, tmp_path):
 def test_missing_and_forbidden_files(tmp_path):
     with pytest.raises(ModelFileError, match="없습니다"):
         gguf_file.read(tmp_path / "없음.gguf")
-    with pytest.raises(ModelFileError, match="없습니다"):
+    with pytest.raises(ModelFileError, match="폴더입니다"):
         gguf_file.read(tmp_path)
+
+
+def test_a_path_may_be_text(tutor):
+    assert gguf_file.read(str(tutor)).tensors == gguf_file.read(tutor).tensors
 
 
 LOADER = """

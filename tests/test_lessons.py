@@ -65,21 +65,29 @@ def test_every_section_predicts_runs_explains_and_checks(lesson):
     assert not re.search(r"\d+(\.\d+)? ?(ms|tok/s|토큰/초|밀리초)", prose), "measured numbers belong to a cell"
 
 
-def short_way(lesson) -> list[str]:
-    """The code of a lesson without the sections, and the parts of sections, whose headings are marked 더 깊이."""
+def parts(lesson) -> list[tuple[str, bool, str]]:
+    """Of every code cell its section, whether that or its part of it is marked 더 깊이, and its source."""
     cells, section, part = [], "", ""
     for cell in build_lessons.from_text(lesson).cells:
         for heading in re.findall(r"^###+ .*", cell.source, re.MULTILINE) if cell.cell_type == "markdown" else ():
             section, part = (heading, "") if heading.startswith("### ") else (section, heading)
-        if cell.cell_type == "code" and "(더 깊이)" not in section + part:
-            cells.append(cell.source)
+        if cell.cell_type == "code":
+            cells.append((section, "(더 깊이)" in section + part, cell.source))
     return cells
 
 
-@pytest.mark.parametrize("lesson", READY, ids=lambda lesson: lesson.id)
-def test_whoever_leaves_out_the_deeper_parts_lacks_no_name(lesson, tmp_path):
-    """Ruff reads the remaining cells as one notebook, and finds each name that only a part left out would have defined."""
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in short_way(lesson)])
+LEFT_OUT = [
+    (lesson, section)
+    for lesson in READY
+    for section in [None, *dict.fromkeys(section for section, deep, _ in parts(lesson) if deep)]
+]
+
+
+@pytest.mark.parametrize(("lesson", "section"), LEFT_OUT, ids=[f"{lesson.id} {(section or 'all')[:6]}" for lesson, section in LEFT_OUT])
+def test_whoever_leaves_out_the_deeper_parts_lacks_no_name(lesson, section, tmp_path):
+    """All of them or those of one section. Ruff reads the cells that remain, and finds each name that the others would have made."""
+    rest = [source for place, deep, source in parts(lesson) if not (deep and section in (None, place))]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in rest])
     nbformat.write(notebook, tmp_path / "short.ipynb")
     command = [sys.executable, "-m", "ruff", "check", "--isolated", "--no-cache", "--select", "F821", str(tmp_path / "short.ipynb")]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=60)
@@ -92,7 +100,7 @@ def test_the_short_way_through_lesson_02():
     text = (NOTEBOOKS / "text" / f"{lesson.notebook}.md").read_text(encoding="utf-8")
     minutes = re.search(r"하면 (\d+)분입니다: (.+?)\. \*\*더 깊이", text)
     assert int(minutes.group(1)) == sum(map(int, re.findall(r"(\d+)분", minutes.group(2)))) == 60
-    assert len(re.findall(r'exercise\("02-\d"', "\n".join(short_way(lesson)))) == 5
+    assert len(re.findall(r'exercise\("02-\d"', "\n".join(source for _, deep, source in parts(lesson) if not deep))) == 5
     assert len(re.findall(r'exercise\("02-\d"', text)) == 9
 
 

@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 
 from servinglab import models, programs
 from servinglab.errors import EngineNotFound, ModelFileError, NotEnoughRoom, ServingLabError, SettingError
-from servinglab.models import forward, gguf_file, tools
+from servinglab.models import forward, gguf_file, speed, tools
 from servinglab.paths import TUTOR
 from tests.helpers import ROOT, descendants, small_disk, wait_for
 
@@ -263,6 +263,13 @@ def test_a_wrong_kind_is_told_with_the_right_ones(kind, tutor, tmp_path):
     with pytest.raises(SettingError) as error:
         tools.quantize(tutor, tmp_path / "x.gguf", kind)
     assert all(name in told(error) for name in tools.KINDS)
+
+
+def test_a_folder_as_the_result_is_told_before_the_work(tutor, tmp_path, capsys):
+    for work in (lambda: tools.quantize(tutor, tmp_path, "Q8_0"), lambda: speed.write(str(tmp_path), "speed", "Q8_0")):
+        with pytest.raises(SettingError, match="폴더입니다"):
+            work()
+    assert capsys.readouterr().out == "" and list(tmp_path.iterdir()) == []
 
 
 def test_the_source_is_never_overwritten(tutor, tmp_path):

@@ -124,7 +124,7 @@ def run(program: str, *arguments: str | Path, doing: str, limit: float = TIME_LI
     took = time.monotonic() - began
     if not in_time:
         why, todo = "모델이 크거나 컴퓨터가 몹시 바쁩니다.", "다른 프로그램을 끄거나 더 작은 모델로 해 보세요."
-        raise ProgramFailed(f"{program}이(가) {limit:.0f}초 안에 끝나지 않아 멈추었습니다.", why, todo, printed.all)
+        raise ProgramFailed(f"{limit:.0f}초 안에 끝나지 않아 멈추었습니다: {program}", why, todo, printed.all)
     if process.returncode != 0:
         raise failure(program, process.returncode, printed)
     print(f"  {doing}: {count(err)}{took:.1f}초 걸렸습니다.", flush=True)
@@ -141,7 +141,7 @@ def failure(program: str, code: int, printed: Printed) -> ProgramFailed:
         todo = "쓰지 않는 노트북의 커널을 끄고 다시 실행하세요."
     else:
         why, todo = printed.last, "위의 말이 무엇을 가리키는지 보고, 파일과 값을 확인하세요."
-    return ProgramFailed(f"{program}이(가) 오류로 끝났습니다 (종료 코드 {code}).", why, todo, printed.all)
+    return ProgramFailed(f"오류로 끝난 프로그램: {program} (종료 코드 {code})", why, todo, printed.all)
 
 
 def count(printed: bytearray) -> str:

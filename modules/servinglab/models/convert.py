@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.numpy import load_file
 
 from servinglab.curriculum import WHY
-from servinglab.errors import ModelFileError, disk_errors
+from servinglab.errors import ModelFileError, SettingError, disk_errors
 from servinglab.models import safetensors_file
 from servinglab.models.damage import damaged, shown
 from servinglab.models.safetensors_file import Safetensors
@@ -232,7 +232,10 @@ def new_file(out: Path) -> Iterator[Path]:
     """A temporary file that becomes `out` when the block succeeds and vanishes when it does not.
 
     Two processes may write the same file at once: each has its own temporary one, and the rename is atomic.
+    Raises SettingError where `out` is a folder, before anything is done.
     """
+    if out.is_dir():
+        raise SettingError(f"파일이 아니라 폴더입니다: {out}", "같은 이름의 폴더가 있습니다.", "만들 파일의 이름까지 적으세요.")
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=out.parent, prefix=out.name + ".", suffix=".part")

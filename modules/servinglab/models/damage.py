@@ -10,12 +10,14 @@ AGAIN = "파일을 지우고 다시 받거나 만드세요."
 
 
 def require_file(path: Path) -> int:
-    """Size of the file in bytes. Raises ModelFileError where it is missing or empty."""
+    """Size of the file in bytes. Raises ModelFileError where it is missing, empty or a folder."""
+    if path.is_dir():
+        raise ModelFileError(f"파일이 아니라 폴더입니다: {path}", "모델 파일 하나가 필요합니다.", "폴더 안의 파일 이름까지 적으세요.")
     if not path.is_file():
         raise ModelFileError(
             f"모델 파일이 없습니다: {path}",
             "경로가 틀렸거나 아직 만들지 않은 파일입니다.",
-            '경로를 확인하거나, 내장 모델을 쓰려면 model="tutor" 라고 적으세요.',
+            '경로를 확인하세요. 내장 모델의 파일은 models.gguf_path("tutor")에 있고, 서버를 켤 때는 model="tutor" 라고 적습니다.',
         )
     size = path.stat().st_size
     if size == 0:

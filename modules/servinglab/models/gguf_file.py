@@ -268,11 +268,12 @@ class _Reader:
         return values.astype(bool)
 
 
-def read(path: Path) -> GGUF:
+def read(path: Path | str) -> GGUF:
     """The header of a GGUF file. Raises ModelFileError that names the field and its place in the file.
 
     What it accepts llama.cpp either loads or refuses with an ordinary error: see `refuse_what_aborts`.
     """
+    path = Path(path).expanduser()
     size = require_file(path)
     try:
         with path.open("rb") as file:
@@ -301,7 +302,7 @@ def _start(reader: _Reader) -> tuple[int, int, int]:
         raise ModelFileError(
             f"GGUF 파일이 아닙니다: {reader.path}",
             f"0바이트 위치의 magic: GGUF라는 네 글자여야 하는데 이 파일의 첫머리는 다릅니다: {magic!r}",
-            "확장자가 .gguf인 모델 파일을 고르세요. 다른 형식은 lesson 02에서 바꾸는 법을 배웁니다.",
+            "확장자가 .gguf인 모델 파일을 고르세요. safetensors 폴더는 convert.convert로 바꿀 수 있습니다.",
         )
     version = reader.number("I", "version")
     if version not in (2, 3):

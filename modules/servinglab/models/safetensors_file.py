@@ -51,8 +51,9 @@ class _Twice(ValueError):
     """A key that stands twice in one JSON object."""
 
 
-def read(path: Path) -> Safetensors:
+def read(path: Path | str) -> Safetensors:
     """The header of a safetensors file. Raises ModelFileError that names the field and its place in the file."""
+    path = Path(path).expanduser()
     size = require_file(path)
     try:
         with path.open("rb") as file:

@@ -94,14 +94,14 @@ def size(shape: Shape, kind: str) -> int:
     return matrices + 4 * sum(shape.vectors().values())
 
 
-def write(path: Path, shape: Shape | str, kind: str = "Q8_0", tokenizer: Path = TUTOR) -> None:
+def write(path: Path | str, shape: Shape | str, kind: str = "Q8_0", tokenizer: Path = TUTOR) -> None:
     """Write a random model of the shape `shape` to `path`, its matrices in the block type `kind` ("Q4_K", not "Q4_K_M").
 
     It has the tokenizer of the folder `tokenizer`; placeholders fill its vocabulary up to the shape's. Little memory is used,
     whatever the shape.
     Raises SettingError for what is unknown, NotEnoughRoom before writing where disk or memory would not do.
     """
-    shape = find_shape(shape)
+    path, shape = Path(path).expanduser(), find_shape(shape)
     known("kind", kind, KINDS)
     require_dense(shape)
     require_room(path, size(shape, kind))
@@ -208,7 +208,7 @@ def require_room(path: Path, size: int) -> None:
         folder = folder.parent
     free, memory = shutil.disk_usage(folder).free, psutil.virtual_memory().available
     for have, what, todo in (
-        (free, f"{folder} 폴더가 있는 디스크", "자리를 비우거나 환경 변수 SERVINGLAB_CACHE로 다른 폴더를 정하세요."),
+        (free, f"{folder} 폴더가 있는 디스크", "자리를 비우거나 다른 폴더를 고르세요. 캐시 폴더는 환경 변수 SERVINGLAB_CACHE로 정합니다."),
         (memory, "메모리", "다른 프로그램이나 쓰지 않는 노트북의 커널을 끄고 다시 실행하세요."),
     ):
         if have < size * 1.3:
