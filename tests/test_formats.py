@@ -33,13 +33,15 @@ def test_bits_agree_with_the_blocks_of_ggml():
     assert not any("FP8" in name for name in blocks) and known["fp8"].reads["llama.cpp"].how == "no"
 
 
-def test_table_has_a_row_for_each_and_its_sources_below():
+def test_tables_have_a_row_for_each_and_the_sources_below():
     table, sources = formats.table().split("<details>")
-    rows, told = table.strip().splitlines(), re.findall(r"^- (.+)$", sources, re.MULTILINE)
-    cells = [re.split(r"(?<!\\)\|", row)[1:-1] for row in rows]
-    assert len(rows) - 2 == len(told) == len(formats.formats()) and {len(row) for row in cells} == {10}
-    for row, line, entry in zip(cells[2:], told, formats.formats().values(), strict=True):
-        assert entry.name in row[0] and line.startswith(entry.name)
+    told = re.findall(r"^- (.+)$", sources, re.MULTILINE)
+    first, second, note = table.strip().split("\n\n")
+    assert "—" in second and note.startswith("—")
+    what, who = ([re.split(r"(?<!\\)\|", row)[1:-1] for row in part.splitlines()] for part in (first, second))
+    assert {len(row) for row in what} == {5} and {len(row) for row in who} == {7}
+    for first, second, line, entry in zip(what[2:], who[2:], told, formats.formats().values(), strict=True):
+        assert first[0] == second[0] == f" **{entry.name}** " and line.startswith(entry.name) and entry.summary in first[2]
         assert re.findall(r"\]\((https://[^)]+)\)", line) == [source.url for source in entry.sources]
         assert line.count("확인 전") == sum(not source.checked for source in entry.sources)
     assert not re.search(r"(?<!\\)~", table), "two of them would strike the text between them through"

@@ -138,17 +138,20 @@ def pareto(points: Mapping[str, tuple[float, float, float]]) -> Figure:
     fastest = max(rate for _, _, rate in points.values())
     for place, (name, (size, kl, rate)) in enumerate(sorted(points.items(), key=lambda point: point[1])):
         colour = COLOURS[0] if name in front else COLOURS[1]
-        axes.scatter(size, kl, s=1400 * rate / fastest, color=colour, alpha=0.75, edgecolor="black", zorder=2)
-        side = -1 if name in front else 1  # below the front and above it nothing is in the way
+        axes.scatter(size, kl, s=1400 * rate / fastest, color=colour, edgecolor="black", zorder=2)
+        # Below and above by turns, and beside what is not on the front, or the names of neighbours would meet.
+        offset = (44, 10) if name not in front else (-26, -34) if place % 2 == 0 else (26, 34)
+        left = offset[0] < 0
         axes.annotate(
-            name, (size, kl), xytext=(14 * side, (14 + place % 2 * 16) * side), textcoords="offset points",
-            ha="right" if side < 0 else "left", va="top" if side < 0 else "bottom", fontsize=11, zorder=3,
+            name, (size, kl), xytext=offset, textcoords="offset points", ha="right" if left else "left", va="center",
+            fontsize=12, zorder=1, arrowprops={"arrowstyle": "-", "color": "#606060", "relpos": (float(left), 0.5)},
         )
-        axes.text(size, kl, f"{rate:.0f}", ha="center", va="center", fontsize=10, zorder=3)
+        ink = "white" if name in front else "black"  # readable on the colour
+        axes.text(size, kl, f"{rate:.0f}", ha="center", va="center", color=ink, fontsize=10, zorder=3)
     axes.set(xlabel="파일 크기 (MB)", ylabel="원래 모델과의 차이: KL 발산 (로그 눈금)", yscale="log")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.margins(0.2)
-    handles = [Patch(label="파레토 경계 위", facecolor=COLOURS[0]), Patch(label="더 작고 더 나은 것이 있음", facecolor=COLOURS[1])]
+    handles = [Patch(label="파레토 경계에 놓인 것", facecolor=COLOURS[0]), Patch(label="더 작고 더 나은 것이 있음", facecolor=COLOURS[1])]
     axes.legend(handles=handles, loc="upper right", frameon=False, fontsize=12, title="동그라미 속의 수: 초당 토큰")
     plt.close(figure)
     return figure

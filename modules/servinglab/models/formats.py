@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -17,10 +18,10 @@ Engine = Literal["llama.cpp", "Ollama", "vLLM", "ExLlama", "SGLang", "MLX"]
 
 ENGINES: tuple[Engine, ...] = ("llama.cpp", "Ollama", "vLLM", "ExLlama", "SGLang", "MLX")
 
-HOW = {"yes": "읽음", "part": "일부만", "convert": "바꾸어서", "plugin": "플러그인으로", "no": "못 읽음", "unknown": "확인하지 못함"}
+HOW = {"yes": "읽음", "part": "일부만", "convert": "바꾸어서", "plugin": "플러그인으로", "no": "못 읽음", "unknown": "—"}
 """How an engine takes a format, in words."""
 
-WHAT = {"container": "담는 형식", "quantization": "줄이는 방법"}
+WHAT = {"container": "그릇", "quantization": "방법"}
 
 
 class Source(shapes.Source):
@@ -65,15 +66,19 @@ def formats(path: Path = DATA / "formats.yaml") -> dict[str, Format]:
 
 
 def table(path: Path = DATA / "formats.yaml") -> str:
-    """All of them as a Markdown table, each row's sources folded below it: beside it they would fill the screen."""
-    heads = ("이름", "무엇", "가중치당 비트", "만드는 도구", *ENGINES)
-    lines: list[tuple[str, ...]] = [heads, ("---",) * len(heads)]
-    for entry in formats(path).values():
-        engines = [str(entry.reads[engine]) for engine in ENGINES]
-        lines.append((f"**{entry.name}**", WHAT[entry.what], entry.bits, entry.made_with, *engines))
-    rows = "\n".join(f"| {' | '.join(line)} |" for line in lines).replace("~", r"\~")  # two of them would strike out
-    sources = "\n".join(f"- {entry.name}: {cited(entry)}" for entry in formats(path).values())
-    return f"{rows}\n\n<details><summary>출처</summary>\n\n{sources}\n\n</details>"
+    """Two Markdown tables, what each is and which engine reads it; the sources are folded below, or they would fill the screen."""
+    known = formats(path).values()
+    what = rows(("이름", "무엇", "하는 일", "가중치당 비트", "만드는 도구"), [(WHAT[e.what], e.summary, e.bits, e.made_with) for e in known], known)
+    who = rows(("이름", *ENGINES), [[str(entry.reads[engine]) for engine in ENGINES] for entry in known], known)
+    sources = "\n".join(f"- {entry.name}: {cited(entry)}" for entry in known)
+    note = "—는 읽는다는 근거도 읽지 못한다는 근거도 찾지 못한 칸입니다."
+    return f"{what}\n\n{who}\n\n{note}\n\n<details><summary>출처</summary>\n\n{sources}\n\n</details>"
+
+
+def rows(heads: Sequence[str], cells: Iterable[Sequence[str]], entries: Iterable[Format]) -> str:
+    """A Markdown table whose first column names the entries."""
+    lines = [heads, ("---",) * len(heads), *((f"**{entry.name}**", *line) for entry, line in zip(entries, cells, strict=True))]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines).replace("~", r"\~")  # two of them would strike out
 
 
 def cited(entry: Format) -> str:
