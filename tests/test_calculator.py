@@ -42,7 +42,7 @@ def test_it_says_the_parts_the_verdict_and_the_smallest_change():
         "버퍼 83.3 MiB (어림)",
         "모두 4.7 GiB, 쓸 수 있는 메모리 4.0 GiB",
         "막는 것: 메모리가 0.7 GiB 모자랍니다. 4.7 GiB가 필요한데 이 장비에서 쓸 수 있는 것은 4.0 GiB입니다.",
-        "가장 작게 바꾼다면: 컨텍스트 4,096토큰 → 2,816토큰",
+        "가장 적게 고쳐서 되게 하려면: 컨텍스트 4,096토큰 → 2,816토큰",
     ]
     shown = repr(Calculator("qwen3-4b", "Q4_K_M", "office-8"))
     assert shown.startswith("됩니다: ") and "한 사람이 받는 속도는 빨라야 초당" in shown and "막는 것" not in shown
@@ -157,7 +157,7 @@ def test_by_keyboard_alone(page):
     said(form, "됩니다: 사무실 PC 8 GB에서 Qwen3 4B Q6_K, 1명")
     assert cells(page) == before
     labels = form.locator(".widget-label").all_inner_texts()
-    assert [label for label in labels if label] == ["모델", "타입", "장비", "한 사람의 컨텍스트 (토큰)", "함께 쓰는 사람 (명)"]
+    assert [label for label in labels if label] == ["모델", "타입", "장비", "한 사람의 컨텍스트 (1토큰 이상)", "함께 쓰는 사람 (1명 이상)"]
 
 
 def test_keys_leave_the_cells_alone(page):

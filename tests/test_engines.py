@@ -821,8 +821,12 @@ def test_explanations_are_told_apart():
 
 
 @pytest.mark.parametrize(
-    ("cell", "said"), [("answer = “c”", "둥근 따옴표"), ("answer = 10.79ms", "단위를 빼고"), ("print(", "괄호")]
-)
+    ("cell", "said"),
+    [
+        ("answer = “c”", "둥근 따옴표"), ("answer = 10.79ms", "단위를 빼고"), ("answer = 8192 바이트", "단위를 빼고"),
+        ("answer =      # 바이트", "비어 있습니다"), ("x =\n", "비어 있습니다"), ("print(", "괄호"),
+    ],
+)  # fmt: skip
 def test_syntax_errors_are_told_in_a_sentence(cell, said):
     with pytest.raises(SyntaxError) as caught:
         compile(cell, "cell", "exec")

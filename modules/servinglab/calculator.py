@@ -53,8 +53,8 @@ class Calculator:
         self.model = dropdown("모델", {shape.name: shape.id for shape in shapes().values()}, model)
         self.kind = dropdown("타입", {name: name for name in MIXES}, kind)
         self.machine = dropdown("장비", {place.name: place.id for place in memory.machines().values()}, machine)
-        self.context = number("한 사람의 컨텍스트 (토큰)", context, memory.CELLS)
-        self.users = number("함께 쓰는 사람 (명)", users, 1)
+        self.context = number("한 사람의 컨텍스트 (1토큰 이상)", context, memory.CELLS)
+        self.users = number("함께 쓰는 사람 (1명 이상)", users, 1)
         self.said, self.picture = widgets.HTML(), widgets.HTML()
         self.fields = [self.model, self.kind, self.machine, self.context, self.users]
         for field in self.fields:
@@ -109,7 +109,7 @@ def told(verdict: Verdict) -> list[str]:
     if verdict.ok:
         return [*lines, f"한 사람이 받는 속도는 빨라야 초당 {memory.per_second(setup.tokens_per_second)}토큰"]
     change = verdict.change or "목록에 있는 것으로는 되지 않습니다."
-    return [*lines, *(f"막는 것: {limit}" for limit in verdict.limits), f"가장 작게 바꾼다면: {change}"]
+    return [*lines, *(f"막는 것: {limit}" for limit in verdict.limits), f"가장 적게 고쳐서 되게 하려면: {change}"]
 
 
 def bars(verdict: Verdict) -> Figure:

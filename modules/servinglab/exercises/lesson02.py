@@ -50,6 +50,8 @@ class Function(Exercise):
         if not callable(answer):
             raise WrongType(f"함수를 넘겨 주세요. 괄호를 붙이지 않고 함수의 이름만 적습니다. 지금은 {type(answer).__name__} 꼴입니다.")
         self.examples = [self.draw() for _ in range(5)]
+        if answer(self.examples[0]) is None:
+            raise WrongType("함수가 아무것도 돌려주지 않았습니다. 마지막 줄에 return이 있는지 보세요.")
         return answer
 
     def otherwise(self, answer: object) -> str:
@@ -66,7 +68,7 @@ class TensorBytes(Number):
     title = "텐서 하나의 크기"
     unit = "바이트"
     live = True
-    hints = ("둘째 표에서 이름이 같은 줄을 찾으세요.", "그 줄의 ‘크기 (바이트)’ 칸에 적힌 수를 쉼표 없이 적으세요.")
+    hints = ("텐서라고 적힌 줄을 눌러 펼치고, 그 표에서 이름이 같은 줄을 찾으세요.", "그 줄의 ‘크기 (바이트)’ 칸에 적힌 수를 쉼표 없이 적으세요.")
 
     def __init__(self, tensor: Tensor) -> None:
         super().__init__()
@@ -126,7 +128,7 @@ class ReadHeader(Function):
         ]
 
     def praise(self) -> str:
-        return "도구 없이 바이트에서 머리말을 읽었습니다. 어떤 프로그램도 이보다 많은 것을 알고 시작하지 않습니다."
+        return "도구 없이 바이트에서 머리말을 읽었습니다. 엔진도 파일을 열 때 이 일부터 합니다."
 
     def how(self) -> str:
         return 'magic, version, tensors, entries = struct.unpack("<4sIQQ", data[:24])\nreturn version, tensors, entries'
@@ -143,7 +145,7 @@ class WhichFile(Choice):
     options: ClassVar = {
         "a": "",
         "b": "AWQ로 줄인 모델은 safetensors에 담겨 나옵니다. GPU에서 vLLM 같은 엔진으로 켤 때 받는 것입니다.",
-        "c": "FP8은 8비트 소수로 줄이는 방법이고 새로운 GPU에서 빛을 봅니다. GGUF에는 이 타입이 없습니다.",
+        "c": "FP8은 8비트 소수로 줄이는 방법이고, 이것을 바로 계산하는 새 GPU에서 빠릅니다. GGUF에는 이 타입이 없습니다.",
         "d": "원본 safetensors는 훈련과 변환에 쓰는 그릇입니다. llama-server에서 쓰려면 먼저 GGUF로 바꾸어야 합니다.",
     }
 
@@ -158,11 +160,14 @@ class StepOfABlock(Number):
     """The step of a block of 32 at four bits, which an outlier has made wide."""
 
     id = "02-4"
-    title = "이상치가 정하는 눈금"
-    unit = "가중치의 단위"
+    title = "이상치가 정하는 눈금 간격"
+    unit = "가중치와 같은 단위"
     live = True
     tolerance = 0.01
-    hints = ("눈금은 블록에서 크기가 가장 큰 값이 정합니다.", "그 값의 크기(부호를 뗀 값)를 8로 나눕니다. four_bits(mine)의 둘째 값이기도 합니다.")
+    hints = (
+        "눈금 간격은 블록에서 크기가 가장 큰 값이 정합니다.",
+        "그 값의 크기(부호를 뗀 값)를 8로 나눕니다. four_bits(mine)의 둘째 값이기도 합니다.",
+    )
 
     def __init__(self, block: NDArray[np.float32]) -> None:
         super().__init__()
@@ -173,16 +178,20 @@ class StepOfABlock(Number):
 
     def mistakes(self) -> list[Mistake]:
         biggest, right = float(abs(self.block).max()), self.right()
+        least = float(abs(self.block[:-1]).max() / 8)
         return [
-            Mistake(biggest, "블록에서 가장 큰 값 그 자체입니다. 그 값까지를 여덟 칸으로 나눈 것이 눈금입니다."),
-            Mistake(biggest / 127, "8비트일 때의 눈금입니다. 이번에는 4비트라서 한쪽에 여덟 칸뿐입니다."),
-            Mistake(float(abs(self.block[:-1]).max() / 8), "키운 값을 빼고 셈했습니다. 블록의 32개가 눈금 하나를 함께 씁니다."),
-            Mistake(-right, "부호가 붙었습니다. 물은 것은 눈금의 크기입니다."),
+            Mistake(biggest, "블록에서 가장 큰 값 그 자체입니다. 그 값까지를 여덟 칸으로 나눈 한 칸이 눈금 간격입니다."),
+            Mistake(biggest / 127, "8비트일 때의 간격입니다. 이번에는 4비트라서 한쪽에 여덟 칸뿐입니다."),
+            Mistake(
+                least, "크기가 가장 큰 값으로 셈하지 않았습니다. 부호를 떼고 견주어 보세요. 키운 값까지 32개가 간격 하나를 함께 씁니다.",
+                lambda answer: any(self.same(answer, other) for other in (least, float(min(self.block.max(), -self.block.min()) / 8))),
+            ),
+            Mistake(-right, "부호가 붙었습니다. 물은 것은 간격의 크기입니다."),
             Mistake(biggest / 4, "비트 수로 나누었습니다. 4비트로 적을 수 있는 수는 열여섯 개이고, 한쪽은 여덟 칸입니다."),
         ]
 
     def praise(self) -> str:
-        return "유난히 큰 값 하나가 나머지 31개의 눈금까지 정했습니다. 블록을 작게 나누는 까닭입니다."
+        return "유난히 큰 값 하나가 나머지 31개의 눈금 간격까지 정했습니다. 블록을 작게 나누는 까닭입니다."
 
     def how(self) -> str:
         return "abs(mine).max() / 8 을 계산합니다."
@@ -221,6 +230,13 @@ class DequantizeABlock(Function):
                 "낮은 비트와 높은 비트를 번갈아 놓았습니다. 앞 16개를 모두 놓은 뒤에 뒤 16개를 놓아야 합니다.",
             ),
             Mistake(lambda block: unpacked(block, 8) / scale_of(block), "스케일을 곱하지 않았습니다. 정수만으로는 원래 크기를 알 수 없습니다."),
+            Mistake(
+                lambda block: (np.concatenate([block[2:] & 15, block[2:] >> 4]) - np.uint8(8)) * scale_of(block),
+                "uint8에서 8을 빼면 0 아래로 내려가지 못하고 248부터 255까지의 수가 됩니다. 빼기 전에 int8이나 float32로 바꾸세요.",
+            ),
+            Mistake(
+                lambda block: unpacked(block, 8).reshape(2, 16), "모양이 (2, 16)입니다. 두 줄을 np.concatenate로 한 줄로 이어 주세요."
+            ),
             Mistake(lambda block: unpacked(block, 8)[:16], "16개만 돌아왔습니다. 한 바이트에 두 값이 들어 있으니 모두 32개입니다."),
         ]
 
@@ -296,7 +312,7 @@ class WrongClaim(Choice):
     hints = ("표의 ± 뒤에 적힌 수가 무엇을 뜻하는지 떠올려 보세요.", "원래 모델과 얼마나 다른지는 어느 칸에 적혀 있었나요?")
     options: ClassVar = {
         "a": "맞는 말입니다. 32개에 스케일 2바이트가 붙어 8.5비트가 됩니다.",
-        "b": "맞는 말입니다. 작은 모델에는 넉넉한 가중치가 적어서 같은 오차에도 더 흔들립니다.",
+        "b": "맞는 말입니다. 작은 모델은 가중치 하나하나가 맡은 몫이 커서 같은 오차에도 더 흔들립니다.",
         "c": "맞는 말입니다. imatrix는 스케일을 고르는 데 쓰이고, 블록의 모양과 크기는 바꾸지 않습니다.",
         "d": "맞는 말입니다. 임베딩은 더 넉넉한 타입으로 적고, 작은 정규화 텐서는 줄이지 않습니다.",
         "e": "",
@@ -306,7 +322,7 @@ class WrongClaim(Choice):
         return "퍼플렉시티는 고른 글에 따라 우연히 조금 좋아질 수 있습니다. 원래 모델과 멀어졌는지는 KL 발산으로 봅니다."
 
     def how(self) -> str:
-        return "양자화는 원래 모델을 어림한 것이라 새로 배우는 것이 없습니다. 퍼플렉시티의 작은 차이는 ± 안의 흔들림입니다."
+        return "양자화는 원래 모델을 어림한 것이라 새로 배우는 것이 없습니다. 퍼플렉시티의 작은 차이는 다른 글로 재면 뒤집힐 수 있습니다."
 
 
 class Roofline(Number):
