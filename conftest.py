@@ -19,6 +19,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(lambda: remove(folder))
     for name in [name for name in os.environ if name.startswith(("LLAMA_", "SERVINGLAB_", "OPENAI_"))]:
         del os.environ[name]
+    os.environ["SERVINGLAB_MODEL"] = ""  # else that of the `.env` of whoever runs the tests would stand in for the tutor
     os.environ["SERVINGLAB_CACHE"] = str(folder / "cache")
     os.environ["SERVINGLAB_HOME"] = str(folder / "home")
     os.environ["XDG_STATE_HOME"] = str(folder / "state")

@@ -236,3 +236,30 @@ def test_lesson_01_runs(page, lab):
         picture = cell_with(page, chart).locator("img")
         picture.scroll_into_view_if_needed()
         page.screenshot(path=SHOTS / f"lesson01-{chart.removeprefix('plots.')}.png")
+
+
+def test_lesson_02_draws(page, lab):
+    """The cells that draw something or answer to the mouse. All cells are run by nbval, and would take minutes here too."""
+    page.goto(lab[1].replace("/?token", "/lab/workspaces/two/tree/02_gguf_and_quantization.ipynb?token"))
+    page.locator(".jp-NotebookPanel h1", has_text="모델을 절반으로").wait_for()
+    kernel_is_there(page)
+    run(page, cell_with(page, 'lesson.begin("02")'))
+    view = cell_with(page, "gguf_file.read(path)")
+    run(page, view)
+    view.get_by_text("token_embd.weight").first.scroll_into_view_if_needed()
+    page.screenshot(path=SHOTS / "lesson02-view.png")
+    for place, shown in (("where_bytes", "bytes"), ("load_file(TUTOR", ""), ("outlier = 8", "block")):
+        cell = cell_with(page, place)
+        run(page, cell)
+        if shown:
+            cell.locator("img").scroll_into_view_if_needed()
+            page.screenshot(path=SHOTS / f"lesson02-{shown}.png")
+    calculator = cell_with(page, "Calculator(")
+    run(page, calculator)
+    calculator.locator("select").nth(1).select_option(label="Q2_K")
+    calculator.get_by_text("Q2_K, 4명").wait_for()
+    page.screenshot(path=SHOTS / "lesson02-calculator.png")
+    check = cell_with(page, 'quiz.show("02")')
+    run(page, check)
+    check.get_by_text("문제 1 / 10").wait_for()
+    assert page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']").count() == 0

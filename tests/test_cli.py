@@ -25,7 +25,7 @@ import jsonschema
 import psutil
 import pytest
 
-from servinglab import cli, curriculum, doctor, paths, plots, progress
+from servinglab import cli, curriculum, doctor, paths, plots, progress, workspace
 from servinglab.engines.llama_server import free_port
 from servinglab.errors import EngineNotFound
 from tests.helpers import ROOT, listening, need, small_disk, wait_for
@@ -121,7 +121,7 @@ FAULTS = {
     "full disk": (doctor.disk, doctor.shutil, "disk_usage", lambda _: Usage(10**10, 10**10, 10**6)),
     "no GPU": (doctor.gpu, doctor.shutil, "which", lambda _: None),
     "no llama-server": (
-        doctor.llama_programs, doctor.llama_server, "find", raises(EngineNotFound("없습니다", "", "make lab"))
+        doctor.llama_programs, doctor.programs, "find", raises(EngineNotFound("없습니다", "", "make lab"))
     ),
     "no Ollama": (doctor.ollama, doctor.shutil, "which", lambda _: None),
     "no vLLM": (doctor.vllm, doctor, "ROOT", Path("/nonexistent")),
@@ -485,7 +485,7 @@ def test_path_of_the_lab_ends_with_the_programs_we_compiled(monkeypatch):
 
 
 def test_lab_without_jupyterlab(monkeypatch, capsys):
-    monkeypatch.setattr(cli.workspace, "prepare", lambda: [])
+    monkeypatch.setattr(workspace, "prepare", lambda: [])
     monkeypatch.setattr(cli.shutil, "which", lambda *_, **__: None)
     assert cli.main(["lab"]) == 1
     assert "JupyterLab이 설치되어 있지 않습니다" in (shown := capsys.readouterr()).err and "make lab" in shown.err
@@ -606,3 +606,10 @@ def test_lab_is_open_to_nobody_else(lab):
     assert lab.get("/api/contents/", token="wrong")[0] == 403
     own = [c for c in psutil.Process(lab.process.pid).net_connections("inet") if c.status == psutil.CONN_LISTEN]
     assert own and {connection.laddr.ip for connection in own} == {"127.0.0.1"}
+
+
+def test_a_command_that_is_missing_or_misspelt_is_told_in_korean():
+    for arguments in ((), ("doctr",), ("reset",)):
+        done = servinglab(*arguments)
+        assert done.returncode == 1 and "알아듣지 못했습니다" in done.stderr and "servinglab doctor" in done.stderr
+        assert "Traceback" not in done.stderr

@@ -27,7 +27,7 @@ import psutil
 import pytest
 from jupyter_client.manager import KernelManager
 
-from servinglab import engines, lesson, models
+from servinglab import engines, lesson, models, programs
 from servinglab.engines import llama_server, probe
 from servinglab.errors import (
     EngineFailed,
@@ -191,7 +191,7 @@ def test_comma_in_a_file_name_keeps_the_model_findable(tmp_path):
 
 
 def test_program_on_path_goes_before_the_environments_own(tmp_path, monkeypatch):
-    own = llama_server.find()
+    own = programs.find()
     folder = tmp_path / "내 프로그램"
     folder.mkdir()
     (folder / "llama-server").write_text(f'#!/bin/sh\nexec "{own}" "$@"\n', encoding="utf-8")
@@ -300,7 +300,7 @@ def test_not_ready_in_time_is_told_and_leaves_nothing():
 
 def test_missing_program_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(llama_server.sysconfig, "get_path", lambda name: str(tmp_path / "환경"))
+    monkeypatch.setattr(programs.sysconfig, "get_path", lambda name: str(tmp_path / "환경"))
     with nothing_left(), pytest.raises(EngineNotFound) as error:
         engines.start()
     assert "make lab" in told(error) and "conda install" in told(error)
@@ -821,8 +821,12 @@ def test_explanations_are_told_apart():
 
 
 @pytest.mark.parametrize(
-    ("cell", "said"), [("answer = “c”", "둥근 따옴표"), ("answer = 10.79ms", "단위를 빼고"), ("print(", "괄호")]
-)
+    ("cell", "said"),
+    [
+        ("answer = “c”", "둥근 따옴표"), ("answer = 10.79ms", "단위를 빼고"), ("answer = 8192 바이트", "단위를 빼고"),
+        ("answer =      # 바이트", "비어 있습니다"), ("x =\n", "비어 있습니다"), ("print(", "괄호"),
+    ],
+)  # fmt: skip
 def test_syntax_errors_are_told_in_a_sentence(cell, said):
     with pytest.raises(SyntaxError) as caught:
         compile(cell, "cell", "exec")

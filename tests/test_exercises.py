@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from servinglab import engines, progress
 from servinglab.bench import Record
 from servinglab.exercises import EXERCISES, exercise
 from servinglab.exercises.core import CheckFailed, Exercise, Outcome
-from servinglab.models import memory
+from servinglab.models import gguf_file, gguf_path, memory, tools
 
 
 @pytest.fixture(scope="module")
@@ -44,19 +46,43 @@ def evidence_of_lesson_01() -> dict[str, tuple[object, ...]]:
     }
 
 
-def make_all(server) -> dict[str, Exercise]:
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """The tutor as a Q4_K_M file: three types of tensors in it."""
+    out = tmp_path_factory.mktemp("섞인 파일") / "tutor.gguf"
+    tools.quantize(gguf_path("tutor"), out, "Q4_K_M")
+    return gguf_file.read(out)
+
+
+def evidence_of_lesson_02(mixed) -> dict[str, tuple[object, ...]]:
+    block = np.linspace(-0.1, 0.1, 32, dtype=np.float32)
+    block[-1] = -0.83
+    return {
+        "02-1": (next(tensor for tensor in mixed.tensors if len(tensor.shape) == 2),),
+        "02-2": (),
+        "02-3": (),
+        "02-4": (block,),
+        "02-5": (),
+        "02-6": (mixed,),
+        "02-7": (),
+        "02-8": (17.3e9, 2.41e9),
+        "02-9": ("qwen3-4b", 4096, ["F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K"]),
+    }
+
+
+def make_all(server, mixed) -> dict[str, Exercise]:
     record = Record(due=0.0, t0=10.0, times=[10.0213, 10.0245, 10.0291, 10.0332], texts=["가", "나", "다", "라"])
     usage = SimpleNamespace(prompt_tokens=9, completion_tokens=31, total_tokens=40)
     message = SimpleNamespace(content="글자 수가 토큰 수와 다르도록 넉넉하게 적은 답입니다. 이만하면 되겠지요.")
     response = SimpleNamespace(usage=usage, choices=[SimpleNamespace(message=message)])
     evidence = {"00-1": (321,), "00-2": (), "00-3": (server,), "00-4": (404,), "00-5": (response,), "00-7": (record,)}
-    evidence |= evidence_of_lesson_01()
+    evidence |= evidence_of_lesson_01() | evidence_of_lesson_02(mixed)
     return {name: exercise(name, *evidence.get(name, (server,))) for name in EXERCISES}
 
 
 @pytest.fixture(scope="module")
-def exercises(server):
-    return make_all(server)
+def exercises(server, mixed):
+    return make_all(server, mixed)
 
 
 @pytest.mark.parametrize("name", EXERCISES)
@@ -104,7 +130,7 @@ def test_answers_of_the_wrong_type_are_explained(name, answer, exercises):
     assert len(verdict.text) > 10
 
 
-@pytest.mark.parametrize(("lesson", "least"), [("00", 5), ("01", 6)])
+@pytest.mark.parametrize(("lesson", "least"), [("00", 5), ("01", 6), ("02", 8)])
 def test_at_least_half_depend_on_the_run(lesson, least):
     kinds = [kind for kind in EXERCISES.values() if kind.id.startswith(lesson)]
     assert sum(kind.live for kind in kinds) * 2 >= len(kinds) >= least
@@ -124,6 +150,35 @@ def test_live_answers_follow_the_evidence(server):
     assert exercise("01-8", 300.0, 3.0).right() == 100
 
 
+def test_live_answers_of_lesson_02_follow_the_evidence(mixed):
+    one, other = mixed.tensors[0], next(tensor for tensor in mixed.tensors if tensor.size != mixed.tensors[0].size)
+    assert exercise("02-1", one).right() != exercise("02-1", other).right()
+    assert exercise("02-4", np.array([0.1] * 31 + [-0.8])).right() == pytest.approx(0.1)
+    assert exercise("02-8", 300.0, 3.0).right() == 100
+    kinds = ["F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K"]
+    found = {exercise("02-9", name, 4096, kinds).right() for name in ("llama-3.2-1b", "qwen3-1.7b", "qwen3-4b", "gemma-3-4b")}
+    assert len(found) >= 3, "no one type is right for all"
+
+
+def test_average_bits_of_a_mix_by_another_way(mixed):
+    """From the bytes of the tensors, which the exercise does not look at."""
+    weights = sum(tensor.weights for tensor in mixed.tensors)
+    assert exercise("02-6", mixed).right() == pytest.approx(sum(tensor.size for tensor in mixed.tensors) * 8 / weights)
+
+
+def test_functions_are_judged_by_what_they_return_each_time_anew():
+    def gaps(data):
+        return ...
+
+    assert exercise("02-2").grade(gaps).outcome is Outcome.NOT_ATTEMPTED
+    assert exercise("02-2").grade(lambda data: 1 / 0).outcome is Outcome.ERROR
+    entry = exercise("02-2")
+    kept = {bytes(data): entry.right()(data) for data in entry.examples}
+    assert entry.grade(lambda data: kept.get(data, (3, 0, 0))).outcome is Outcome.WRONG, "answers learnt by heart are of no use"
+    assert exercise("02-5").grade(lambda block: np.zeros(32)).outcome is Outcome.WRONG
+    assert exercise("02-5").grade(lambda block: list(exercise("02-5").right()(block))).outcome is Outcome.RIGHT
+
+
 def test_order_of_steps_may_be_written_with_arrows_and_capitals():
     assert exercise("01-1").grade("B -> D -> A -> E -> C").outcome is Outcome.RIGHT
     assert "한 번씩" in exercise("01-1").grade("bdaee").text
@@ -132,7 +187,8 @@ def test_order_of_steps_may_be_written_with_arrows_and_capitals():
 
 def test_conversation_is_really_sent(server):
     turns = [{"role": "system", "content": "쉽게 설명해 주세요."}, {"role": "user", "content": "토큰이 뭐예요?"}]
-    assert exercise("00-6", server).grade(turns).outcome is Outcome.RIGHT
+    verdict = exercise("00-6", server).grade(turns)
+    assert verdict.outcome is Outcome.RIGHT and re.match(r"서버의 답: \S.*[다요]\.", verdict.text), "what it answered is shown"
     with engines.start() as gone:
         pass
     assert exercise("00-6", gone).grade(turns).outcome is Outcome.ERROR

@@ -11,9 +11,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from servinglab import engines
+from servinglab import engines, programs
 from servinglab.curriculum import lessons
-from servinglab.engines import llama_server
 from servinglab.paths import NOTEBOOKS
 from tests.helpers import ROOT, can_isolate, need
 
@@ -66,6 +65,45 @@ def test_every_section_predicts_runs_explains_and_checks(lesson):
     assert not re.search(r"\d+(\.\d+)? ?(ms|tok/s|토큰/초|밀리초)", prose), "measured numbers belong to a cell"
 
 
+def parts(lesson) -> list[tuple[str, bool, str]]:
+    """Of every code cell its section, whether that or its part of it is marked 더 깊이, and its source."""
+    cells, section, part = [], "", ""
+    for cell in build_lessons.from_text(lesson).cells:
+        for heading in re.findall(r"^###+ .*", cell.source, re.MULTILINE) if cell.cell_type == "markdown" else ():
+            section, part = (heading, "") if heading.startswith("### ") else (section, heading)
+        if cell.cell_type == "code":
+            cells.append((section, "(더 깊이)" in section + part, cell.source))
+    return cells
+
+
+LEFT_OUT = [
+    (lesson, section)
+    for lesson in READY
+    for section in [None, *dict.fromkeys(section for section, deep, _ in parts(lesson) if deep)]
+]
+
+
+@pytest.mark.parametrize(("lesson", "section"), LEFT_OUT, ids=[f"{lesson.id} {(section or 'all')[:6]}" for lesson, section in LEFT_OUT])
+def test_whoever_leaves_out_the_deeper_parts_lacks_no_name(lesson, section, tmp_path):
+    """All of them or those of one section. Ruff reads the cells that remain, and finds each name that the others would have made."""
+    rest = [source for place, deep, source in parts(lesson) if not (deep and section in (None, place))]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in rest])
+    nbformat.write(notebook, tmp_path / "short.ipynb")
+    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--no-cache", "--select", "F821", str(tmp_path / "short.ipynb")]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_short_way_through_lesson_02():
+    """An hour by the lesson's own table, with five of the nine exercises."""
+    lesson = next(lesson for lesson in READY if lesson.id == "02")
+    text = (NOTEBOOKS / "text" / f"{lesson.notebook}.md").read_text(encoding="utf-8")
+    minutes = re.search(r"하면 (\d+)분입니다: (.+?)\. \*\*더 깊이", text)
+    assert int(minutes.group(1)) == sum(map(int, re.findall(r"(\d+)분", minutes.group(2)))) == 60
+    assert len(re.findall(r'exercise\("02-\d"', "\n".join(source for _, deep, source in parts(lesson) if not deep))) == 5
+    assert len(re.findall(r'exercise\("02-\d"', text)) == 9
+
+
 # --- what turns a cell red --------------------------------------------------------------------------------------------
 
 
@@ -115,7 +153,7 @@ def test_a_fault_turns_its_cell_red(source, tmp_path):
 def test_without_llama_server_the_notebooks_are_red(tmp_path):
     """The programs are hidden for real: an empty folder is mounted over theirs in a namespace of its own."""
     need(can_isolate(), "unshare, to hide llama-server")
-    folder = llama_server.find().parent
+    folder = programs.find().parent
     hide = f'mount -t tmpfs tmpfs "{folder}" && exec "$@"'
     path = os.pathsep.join(part for part in os.environ["PATH"].split(os.pathsep) if Path(part) != folder)
     shown = nbval(READY[0].path, {"PATH": path}, ("unshare", "-rm", "sh", "-c", hide, "sh"))
@@ -125,7 +163,7 @@ def test_without_llama_server_the_notebooks_are_red(tmp_path):
 def test_without_llama_server_a_learner_sees_the_recording(tmp_path):
     """Outside CI: no traceback, what is missing, how to get it, and the recorded run with date and machine."""
     need(can_isolate(), "unshare, to hide llama-server")
-    folder = llama_server.find().parent
+    folder = programs.find().parent
     hide = f'mount -t tmpfs tmpfs "{folder}" && exec "$@"'
     environment = {**os.environ, "PATH": os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if Path(p) != folder)}
     environment.pop("CI", None)
@@ -145,7 +183,7 @@ def test_lesson_and_browser_need_no_network():
         pytest.skip("this is the run without network")
     up = 'ip link set lo up && exec "$@"'
     command = ["unshare", "-rn", "sh", "-c", up, "sh", sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    command += [str(READY[0].path), "tests/test_browser.py"]
+    command += [str(READY[0].path), "tests/test_browser.py", "-k", "not lesson_0"]  # the others start nothing else than the first
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", timeout=420)
     assert done.returncode == 0, done.stdout[-5000:]
     assert "skipped" not in done.stdout.splitlines()[-1], done.stdout[-2000:]

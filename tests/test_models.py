@@ -6,6 +6,7 @@ import inspect
 import json
 import shutil
 import time
+import tracemalloc
 
 import gguf
 import httpx2
@@ -13,9 +14,10 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from servinglab import engines, models
-from servinglab.errors import ModelFileError, NotEnoughRoom
+from servinglab import cli, engines, models, programs
+from servinglab.errors import ModelFileError, NotEnoughRoom, SettingError
 from servinglab.models import convert, files, forward, speed
+from servinglab.models.shapes import Shape, shapes
 from servinglab.models.tutor import corpus as text
 from servinglab.models.tutor import vocabulary as vocab
 from servinglab.paths import TUTOR
@@ -171,13 +173,124 @@ def test_transformers_loads_and_agrees(tokenizer):
 # --- the speed model --------------------------------------------------------------------------------------------------
 
 
-def test_speed_model_has_half_a_billion_finite_weights_and_says_that_they_are_random():
+SMALL = Shape(
+    id="small", name="small", parameters=1, layers=2, hidden=512, heads=8, kv_heads=2, head_size=64, feed_forward=768,
+    vocabulary=4096, tied=False, context=512,
+)
+
+
+def weights_of(path) -> dict[str, np.ndarray]:
+    """The matrices of a GGUF file in float32, as the `gguf` package reads them, with the norms."""
+    return {tensor.name: gguf.quants.dequantize(tensor.data, tensor.tensor_type) for tensor in gguf.GGUFReader(path).tensors}
+
+
+def bench(path) -> dict:
+    """What `llama-bench` says of a file after it has read and written a few tokens."""
+    done = programs.run("llama-bench", "-m", path, "-p", "8", "-n", "2", "-r", "1", "-t", "1", "-o", "json", doing="재기")
+    return json.loads(done.all[done.all.index("[\n") : done.all.rindex("]") + 1])[-1]
+
+
+def test_speed_model_has_half_a_billion_weights_and_says_that_they_are_random():
     path = models.gguf_path("speed")
-    assert 0.4e9 < speed.PARAMETERS < 0.6e9
     reader = gguf.GGUFReader(path)
-    assert "random" in reader.fields["general.name"].contents()
-    block = gguf.quants.dequantize(reader.tensors[0].data[:256], reader.tensors[0].tensor_type)
-    assert np.isfinite(block).all() and 0 < block.std() < 1
+    assert 0.4e9 < sum(tensor.n_elements for tensor in reader.tensors) == shapes()["speed"].parameters < 0.6e9
+    for field in ("general.name", "general.description"):
+        assert "random" in reader.fields[field].contents().lower()
+
+
+@pytest.mark.parametrize("kind", speed.KINDS)
+def test_random_weights_of_every_type_are_finite_and_as_small_as_trained_ones(kind, tmp_path):
+    """Standard deviation 1 / sqrt(columns), as a trained matrix has; MXFP4 can only take the nearest power of two."""
+    speed.write(tmp_path / "a.gguf", SMALL, kind)
+    assert (tmp_path / "a.gguf").stat().st_size - speed.size(SMALL, kind) < 200_000, "header and tokenizer"
+    for name, weights in weights_of(tmp_path / "a.gguf").items():
+        assert np.isfinite(weights).all(), name
+        if weights.ndim == 1:
+            assert (weights == 1).all()
+            continue
+        spread = weights.std() * np.sqrt(weights.shape[1])
+        assert spread == pytest.approx(1, rel=0.42 if kind == "MXFP4" else 0.02), name
+        assert abs(weights.mean()) < 0.12 * weights.std(), name
+        assert len(np.unique(weights[:256], axis=0)) == min(256, len(weights)), "different rows, repeated"
+    kinds = {tensor.tensor_type.name for tensor in gguf.GGUFReader(tmp_path / "a.gguf").tensors if len(tensor.shape) == 2}
+    assert kinds == {kind}
+
+
+@pytest.mark.parametrize("kind", speed.KINDS)
+def test_llama_cpp_computes_with_every_type(kind, tmp_path):
+    speed.write(tmp_path / "a.gguf", SMALL, kind)
+    result = bench(tmp_path / "a.gguf")
+    assert result["avg_ts"] > 0 and kind in result["model_type"].replace("_MOE", "")
+
+
+@pytest.mark.parametrize("name", [shape.id for shape in shapes().values() if shape.memory_only is None])
+def test_llama_cpp_loads_the_shape_of_every_model(name, tmp_path):
+    """In the real widths, with two layers (Gemma: one that looks back at everything among six) and a small vocabulary."""
+    shape = shapes()[name]
+    fewer = {"layers": 6, "full_layers": 1} if shape.window else {"layers": 2}
+    speed.write(tmp_path / "a.gguf", shape.model_copy(update={**fewer, "vocabulary": 4096}), "IQ1_S")
+    assert bench(tmp_path / "a.gguf")["avg_ts"] > 0
+    fields = gguf.GGUFReader(tmp_path / "a.gguf").fields
+    assert fields["general.architecture"].contents() == shape.architecture
+    assert (f"{shape.architecture}.attention.sliding_window" in fields) == (shape.window is not None)
+
+
+def test_rows_that_do_not_suit_the_type_get_what_llama_quantize_gives_them(tmp_path):
+    """Gemma 3 1B has 1152 columns: no multiple of 256."""
+    narrow = SMALL.model_copy(update={"hidden": 1152})
+    speed.write(tmp_path / "a.gguf", narrow, "Q4_K")
+    kinds = {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(tmp_path / "a.gguf").tensors}
+    assert kinds["blk.0.attn_q.weight"] == "Q5_0" and kinds["blk.0.ffn_down.weight"] == "Q4_K"
+    assert bench(tmp_path / "a.gguf")["avg_ts"] > 0
+
+
+def test_placeholders_fill_a_large_vocabulary_and_are_streamed(tmp_path):
+    """Only 4096 of Qwen3's 151,936 tokens are real ones: nearly all that the model says are placeholders, a piece each."""
+    shape = shapes()["qwen3-0.6b"].model_copy(update={"layers": 1})
+    tracemalloc.start()
+    speed.write(tmp_path / "a.gguf", shape, "F32")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert speed.size(shape, "F32") > 600e6 and peak < 150e6, "written piece by piece"
+    with engines.start(model=str(tmp_path / "a.gguf"), slots=1, context=256, options=("-t", "1", "--no-warmup")) as server:
+        stream = server.client.completions.create(
+            model=server.model, prompt="안녕", max_tokens=16, seed=1, stream=True, extra_body={"ignore_eos": True, "top_k": 0}
+        )
+        pieces = [chunk.choices[0].text for chunk in stream if chunk.choices and chunk.choices[0].text]
+    assert sum(piece.startswith("<random-") for piece in pieces) >= 12, pieces
+
+
+def test_the_same_model_twice_is_the_same_file(tmp_path):
+    for name in ("a", "b"):
+        speed.write(tmp_path / name, SMALL, "Q4_K")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_cached_speed_model_carries_shape_and_type_in_its_name_and_is_cleaned_away(tmp_path, monkeypatch):
+    monkeypatch.setenv("SERVINGLAB_CACHE", str(tmp_path))
+    path = files.speed_gguf("tutor", "Q2_K")
+    assert path.name == f"speed-random-tutor-q2_k-{speed.VERSION}.gguf"
+    written = path.stat().st_mtime_ns
+    assert files.speed_gguf("tutor", "Q2_K").stat().st_mtime_ns == written
+    assert files.speed_gguf("tutor", "Q3_K") != path
+    assert sorted(cli.own_files(tmp_path)) == sorted(tmp_path.iterdir()) and len(cli.own_files(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(("shape", "kind", "pattern"), [
+    ("qwen4", "Q8_0", "모델 이름입니다: 'qwen4'(?s:.)*적으세요: tutor, speed"),
+    (None, "Q8_0", "모델 이름입니다: None"),
+    ("tutor", "Q4_K_M", "타입 이름입니다: 'Q4_K_M'(?s:.)*적으세요: F32, F16, BF16, Q8_0"),
+    ("tutor", "q8_0", "타입 이름입니다: 'q8_0'"),
+    ("tutor", 8, "타입 이름입니다: 8"),
+    ("tutor", ["Q8_0"], "타입 이름입니다: "),
+    ("gpt-oss-20b", "MXFP4", "전문가 32개 가운데 4개"),
+    (SMALL.model_copy(update={"architecture": "mamba"}), "Q8_0", "llama, qwen3, gemma3(?s:.)*mamba"),
+    (SMALL.model_copy(update={"vocabulary": 100}), "Q8_0", "어휘가 너무 작습니다: 100개"),
+])
+def test_what_cannot_be_written_is_said_and_leaves_nothing(shape, kind, pattern, tmp_path):
+    with pytest.raises(SettingError, match=pattern):
+        speed.write(tmp_path / "a.gguf", shape, kind)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_speed_model_runs_and_its_start_says_random(capsys):
@@ -192,9 +305,17 @@ def test_speed_model_runs_and_its_start_says_random(capsys):
 def test_too_little_room_is_said_before_writing(tmp_path, monkeypatch):
     with small_disk(tmp_path / "작은 디스크", "50m") as disk:
         monkeypatch.setenv("SERVINGLAB_CACHE", str(disk))
-        with pytest.raises(NotEnoughRoom, match="GB"):
+        with pytest.raises(NotEnoughRoom, match=r"디스크에 자리가 모자라(?s:.)*0\.7 GB가 필요한데 0\.1 GB가"):
             models.gguf_path("speed")
+        with pytest.raises(NotEnoughRoom, match=r"0\.8 GB가 필요한데 0\.1 GB가"):
+            speed.write(disk / "a.gguf", "qwen3-0.6b", "Q8_0")
         assert list(disk.iterdir()) == []
+
+
+def test_too_little_memory_is_said(tmp_path):
+    """The disk promises a terabyte, Llama 3.1 70B in F16 would need 183 GB to run. Nothing here would write it."""
+    with small_disk(tmp_path / "큰 디스크", "1t") as disk, pytest.raises(NotEnoughRoom, match=r"^무슨 일: 메모리에(?s:.)*183\.4 GB가 필요한데"):
+        speed.require_room(disk / "a.gguf", speed.size(shapes()["llama-3.1-70b"], "F16"))
 
 
 def test_a_read_only_cache_that_is_filled_is_enough(tmp_path, monkeypatch):

@@ -84,6 +84,8 @@ def build(lesson: Lesson) -> None:
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = [nbformat.from_dict(neutral(output)) for output in cell.outputs]
+            for output in cell.outputs:  # beside a widget stands its plain form, which a reader without a kernel can read
+                output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
             if QUIZ.search(cell.source):
                 cell.outputs = []  # a saved widget shows "model not found"; the answers behind it stand in its place
     notebook.metadata["recorded"] = {

@@ -9,7 +9,8 @@ import time
 STEPS = (
     ("형식 (ruff)", ["-m", "ruff", "check", "."]),
     ("타입 (mypy)", ["-m", "mypy"]),
-    ("시험과 노트북 (pytest)", ["-m", "pytest"]),
+    # Two at a time, because most tests wait: for a browser, a server, a program that ends. A file stays with one of them.
+    ("시험과 노트북 (pytest)", ["-m", "pytest", "-n", "2", "--dist", "loadfile"]),
 )
 
 

@@ -10,15 +10,19 @@ import sys
 import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import quote
 
-from servinglab import curriculum, doctor, progress, workspace
-from servinglab.errors import ServingLabError, SettingError
-from servinglab.paths import DATA, WORK, cache_dir, log_dir
+from servinglab import curriculum, doctor, progress
+from servinglab.errors import ModelFileError, ServingLabError, SettingError
+from servinglab.models import check, hub
+from servinglab.paths import DATA, INDEX, ROOT, WORK, cache_dir, log_dir
 
 
 def lab(arguments: argparse.Namespace) -> int:
     """Prepare `work/` and open JupyterLab there; returns when it is closed."""
+    from servinglab import workspace  # not above: nbformat would take half the time in which every other command starts
+
     for message in workspace.prepare():
         print(message)
     if shutil.which("jupyter-lab", path=program_path()) is None:
@@ -56,7 +60,7 @@ def lab_options() -> list[str]:
         f"--LabApp.app_settings_dir={DATA / 'jupyterlab'}",
         f"--ServerApp.root_dir={WORK}",
         "--ServerApp.ip=127.0.0.1",
-        f"--LabApp.default_url=/lab/tree/{quote(workspace.INDEX)}",
+        f"--LabApp.default_url=/lab/tree/{quote(INDEX)}",
         "--LabApp.news_url=",
         "--LabApp.extension_manager=readonly",
         # No login shell: /etc/profile would set PATH anew, and `servinglab` would not be found in the terminal.
@@ -65,6 +69,8 @@ def lab_options() -> list[str]:
 
 
 def reset(arguments: argparse.Namespace) -> int:
+    from servinglab import workspace
+
     fresh, old = workspace.reset(curriculum.find(arguments.lesson))
     if old is not None:
         print(f"쓰던 파일은 {old.name} 로 남겨 두었습니다.")
@@ -92,6 +98,9 @@ def clean(arguments: argparse.Namespace) -> int:
         size = sum(path.stat().st_size for path in own_files(folder))
         total += size
         print(f"{size / 1e6:8.1f} MB  {folder}  {what}")
+    if hub.kept():
+        size = sum(path.stat().st_size for path in hub.kept())
+        print(f"{size / 1e6:8.1f} MB  {hub.folder()}  내려받은 모델 (이 명령으로는 지우지 않습니다. 지우려면 파일을 직접 지우세요)")
     if total == 0:
         print("지울 것이 없습니다.")
         return 0
@@ -102,6 +111,59 @@ def clean(arguments: argparse.Namespace) -> int:
         remove(own_files(folder))
     print(f"{total / 1e6:.1f} MB를 비웠습니다.")
     return 0
+
+
+def pull(arguments: argparse.Namespace) -> int:
+    """Fetch a model from the hub after a yes; without a name list what can be had."""
+    if arguments.model is None:
+        return list_models()
+    path = hub.path_of(arguments.model)
+    if path.is_file():
+        try:
+            check(path)
+        except ModelFileError as error:
+            print(f"{error}\n새로 받습니다.")
+        else:
+            print(f"이미 받아 둔 모델입니다: {path} ({hub.megabytes(path.stat().st_size)})")
+            print(how_to_use(arguments.model))
+            return 0
+    print("모델 허브에 물어보고 있습니다 …", flush=True)
+    offer = hub.look_up(arguments.model)
+    print(offer)
+    hub.require_disk(offer)
+    if not arguments.yes and not agreed("받을까요? 받으려면 y, 그만두려면 그냥 Enter: "):
+        print("받지 않았습니다.")
+        return 0
+    print("받고 있습니다. 멈추려면 Ctrl+C를 누르세요. 다시 실행하면 이어서 받습니다.", flush=True)
+    try:
+        hub.fetch(offer)
+    except KeyboardInterrupt:
+        print(f"\n{hub.AGAIN}", file=sys.stderr)
+        raise
+    print(f"받았습니다. 체크섬과 파일의 꼴이 모두 맞습니다: {path}")
+    print(how_to_use(arguments.model))
+    return 0
+
+
+def list_models() -> int:
+    """What can be pulled, and what of it is here."""
+    print("받을 수 있는 모델:")
+    for name, shape in hub.offered().items():
+        assert shape.gguf is not None
+        path, begun = hub.path_of(name), hub.parts(name)
+        state = f", 받다 만 것 {hub.megabytes(begun[0].stat().st_size)}" if begun else ""
+        state = f", 받아 둠 ({hub.megabytes(path.stat().st_size)})" if path.is_file() else state
+        print(f"  {name}: {shape.name}, {shape.gguf.file}, {shape.gguf.licence}{state}")
+    print("받으려면 servinglab pull 이름 을 실행하세요. 크기와 필요한 메모리를 먼저 보여 주고 물어봅니다.")
+    print(f"받은 모델은 {hub.folder()} 폴더에 있습니다. 지우려면 그 파일을 지우면 됩니다.")
+    return 0
+
+
+def how_to_use(name: str) -> str:
+    return (
+        f"모든 레슨에서 튜터 대신 쓰려면 {ROOT / '.env'} 파일에 SERVINGLAB_MODEL={name} 이라고 적고 커널을 다시 시작하세요. "
+        "튜터로 돌아가려면 그 줄을 지우면 됩니다."
+    )
 
 
 def show_progress(arguments: argparse.Namespace) -> int:
@@ -177,8 +239,18 @@ def remove(files: list[Path]) -> None:
             raise SettingError(f"{path} 파일을 지우지 못했습니다.", str(error), "함께 쓰는 캐시라면 운영자만 지울 수 있습니다.") from error
 
 
+class Parser(argparse.ArgumentParser):
+    """Says in Korean what was not understood."""
+
+    def error(self, message: str) -> NoReturn:
+        raise SettingError(
+            f"명령을 알아듣지 못했습니다: {' '.join([self.prog.split()[0], *sys.argv[1:]])}", message,
+            "servinglab --help 를 실행하면 쓸 수 있는 명령이 나옵니다. 예: servinglab doctor",
+        )
+
+
 def parser() -> argparse.ArgumentParser:
-    result = argparse.ArgumentParser(prog="servinglab", description="LLM 서빙 과정의 도우미 명령")
+    result = Parser(prog="servinglab", description="LLM 서빙 과정의 도우미 명령")
     commands = result.add_subparsers(title="명령", required=True, metavar="명령")
     command = commands.add_parser("lab", help="JupyterLab을 과정의 설정으로 엽니다")
     command.add_argument("--no-browser", action="store_true", help="브라우저를 열지 않고 주소만 보여 줍니다")
@@ -193,6 +265,10 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("clean", help="캐시의 크기를 보여 주고, 물어본 뒤 비웁니다")
     command.add_argument("--yes", action="store_true", help="묻지 않고 비웁니다")
     command.set_defaults(run=clean)
+    command = commands.add_parser("pull", help="작은 실제 모델을 모델 허브에서 받습니다 (이름을 빼면 받을 수 있는 모델을 보여 줍니다)")
+    command.add_argument("model", nargs="?", metavar="모델", help="모델의 이름, 예: qwen3-0.6b")
+    command.add_argument("--yes", action="store_true", help="묻지 않고 받습니다")
+    command.set_defaults(run=pull)
     command = commands.add_parser("progress", help="연습과 퀴즈를 얼마나 풀었는지 보여 줍니다")
     choice = command.add_mutually_exclusive_group()
     choice.add_argument("--csv", metavar="파일", help="모든 답을 CSV 파일로 내보냅니다 (- 를 적으면 화면에 찍습니다)")
@@ -203,8 +279,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    chosen = parser().parse_args(arguments)
     try:
+        chosen = parser().parse_args(arguments)
         return int(chosen.run(chosen))
     except ServingLabError as error:
         print(error, file=sys.stderr)

@@ -18,6 +18,7 @@ import psutil
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from servinglab import programs
 from servinglab.engines import llama_server
 from servinglab.errors import ServingLabError
 from servinglab.paths import ROOT, cache_dir
@@ -125,7 +126,7 @@ def gpu() -> Finding:
 def llama_programs() -> Finding:
     name = "llama.cpp"
     try:
-        program = llama_server.find()
+        program = programs.find()
         return Finding(name, True, f"{program} ({llama_server.version(program)})")
     except ServingLabError as error:
         return Finding(name, False, error.what, error.todo)

@@ -71,6 +71,10 @@ class ModelFileError(ServingLabError):
     """A model file is missing, empty, cut short or of another format."""
 
 
+class HubError(ServingLabError):
+    """The model hub is out of reach, refuses, or sent something else than it promised."""
+
+
 class NotEnoughRoom(ServingLabError):
     """Too little disk or memory."""
 

@@ -19,8 +19,7 @@ import psutil
 from IPython.core.getipython import get_ipython
 from IPython.display import display
 
-from servinglab import curriculum, engines, plots
-from servinglab.engines import llama_server
+from servinglab import curriculum, engines, plots, programs
 from servinglab.errors import EngineNotFound, NothingListening, ServingLabError, StreamBroken, WrongKey, in_ci
 from servinglab.exercises.core import Note
 
@@ -77,7 +76,9 @@ def syntax_note(error: BaseException | None) -> str:
     line, message = str(getattr(error, "text", "")), str(getattr(error, "msg", ""))
     if re.search("[“”‘’]", line):
         return "둥근 따옴표(“ ”)는 쓸 수 없습니다. 키보드의 곧은 따옴표(\")로 바꾸어 주세요."
-    if "decimal literal" in message:
+    if re.search(r"=\s*(#.*)?$", line.rstrip()):
+        return "= 뒤가 비어 있습니다. 그 자리에 답을 적고 다시 실행하세요."
+    if "decimal literal" in message or re.search(r"=\s*[\d.,_]+\s+[^\W\d_]", line):
         return "수 뒤에 글자가 붙어 있습니다. 수를 적는 답이라면 ‘개’, ms, MiB 같은 단위를 빼고 수만 적으세요."
     return "셀에 적은 글의 꼴이 Python과 맞지 않아 실행하지 못했습니다. 위의 ^ 표시 근처에서 따옴표, 괄호, 쉼표를 살펴보세요."
 
@@ -85,7 +86,7 @@ def syntax_note(error: BaseException | None) -> str:
 def require_engine(entry: curriculum.Lesson) -> None:
     """Where no engine is installed, say how to get one and show the recorded run instead. In CI raise EngineNotFound."""
     try:
-        llama_server.find()
+        programs.find()
     except EngineNotFound as error:
         if in_ci():
             raise
@@ -133,11 +134,11 @@ def explain(error: BaseException, cell: str = "") -> ServingLabError:
             "명령이 잘못되었거나 서버가 꺼져 있습니다. 커널을 다시 시작했다면 $SERVER 같은 환경 변수도 비어 있습니다.",
             "위에 찍힌 명령의 출력을 읽어 보세요. 커널을 다시 시작했다면 맨 위부터 차례로 실행하세요.",
         )
-    if isinstance(error, NameError) and re.search(rf"^\s*answer\s*=\s*{error.name}\s*(#|$)", cell, re.MULTILINE):
+    if isinstance(error, NameError) and (given := re.search(rf"^\s*(\w+)\s*=\s*{error.name}\s*(#|$)", cell, re.MULTILINE)):
         return ServingLabError(
-            f"글자로 된 답에 따옴표가 없습니다: {error.name}",
+            f"따옴표 없이 적은 글자입니다: {error.name}",
             "따옴표가 없으면 Python은 글자가 아니라 이름으로 읽습니다.",
-            f'answer = "{error.name}" 처럼 따옴표로 감싸고 다시 실행하세요.',
+            f'글자로 답하는 곳이라면 {given.group(1)} = "{error.name}" 처럼 따옴표로 감싸고, 수를 적는 곳이라면 수를 적으세요.',
         )
     if isinstance(error, NameError):
         return ServingLabError(

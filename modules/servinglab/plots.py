@@ -123,3 +123,76 @@ def bars(axes: Axes, row: int, began: float, times: Sequence[float], colour: str
     gaps = [(earlier, later - earlier) for earlier, later in pairwise(times)]
     for first, strength in ((0, 1.0), (1, 0.55)):  # two shades rather than frames, which would hide short bars
         axes.broken_barh(gaps[first::2], (row - 0.38, 0.76), facecolor=colour, alpha=strength, linewidth=0)
+
+
+def pareto(points: Mapping[str, tuple[float, float, float]]) -> Figure:
+    """Size against quality, a bubble a file, its area the speed. The front, where nothing smaller is better, is a line.
+
+    Args:
+        points: by name the size in MB, the KL divergence (nats a token), and tokens per second.
+    """
+    figure, axes = plt.subplots(figsize=(9, 5))
+    front = [name for name, (size, kl, _) in points.items() if not any(s <= size and k <= kl and (s, k) != (size, kl) for s, k, _ in points.values())]
+    edge = sorted(points[name][:2] for name in front)
+    axes.plot(*zip(*edge, strict=True), "--", color="#606060", linewidth=1.5, zorder=1)
+    fastest = max(rate for _, _, rate in points.values())
+    for place, (name, (size, kl, rate)) in enumerate(sorted(points.items(), key=lambda point: point[1])):
+        colour = COLOURS[0] if name in front else COLOURS[1]
+        axes.scatter(size, kl, s=1400 * rate / fastest, color=colour, edgecolor="black", zorder=2)
+        # Below and above by turns, and beside what is not on the front, or the names of neighbours would meet.
+        offset = (44, 10) if name not in front else (-26, -34) if place % 2 == 0 else (26, 34)
+        left = offset[0] < 0
+        axes.annotate(
+            name, (size, kl), xytext=offset, textcoords="offset points", ha="right" if left else "left", va="center",
+            fontsize=12, zorder=1, arrowprops={"arrowstyle": "-", "color": "#606060", "relpos": (float(left), 0.5)},
+        )
+        ink = "white" if name in front else "black"  # readable on the colour
+        axes.text(size, kl, f"{rate:.0f}", ha="center", va="center", color=ink, fontsize=10, zorder=3)
+    axes.set(xlabel="파일 크기 (MB)", ylabel="원래 모델과의 차이: KL 발산 (로그 눈금)", yscale="log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.margins(0.2)
+    handles = [Patch(label="파레토 경계에 놓인 것", facecolor=COLOURS[0]), Patch(label="더 작고 더 나은 것이 있음", facecolor=COLOURS[1])]
+    axes.legend(handles=handles, loc="upper right", frameon=False, fontsize=12, title="동그라미 속의 수: 초당 토큰")
+    plt.close(figure)
+    return figure
+
+
+def where_bytes(sizes: Mapping[str, int]) -> Figure:
+    """What a file's bytes are spent on: a bar a part, with its size and its share of the whole."""
+    figure, axes = plt.subplots(figsize=(8, 1 + 0.5 * len(sizes)))
+    total, most = sum(sizes.values()), max(sizes.values())
+    axes.barh(list(sizes), [size / 1e6 for size in sizes.values()], color=COLOURS[0])
+    for row, size in enumerate(sizes.values()):
+        text = f"{size / 1e6:,.2f} MB ({size / total:.1%})"
+        axes.annotate(text, (size / 1e6, row), xytext=(6, 0), textcoords="offset points", va="center", fontsize=12)
+    axes.set(xlabel="크기 (MB)", xlim=(0, most / 1e6 * 1.4))
+    axes.invert_yaxis()
+    plt.close(figure)
+    return figure
+
+
+PARTS = (("가중치", COLOURS[0], ""), ("KV 캐시", COLOURS[1], "////"), ("버퍼", COLOURS[2], "...."))
+"""The parts of `memory_bars`, told apart by hatching too."""
+
+
+def memory_bars(needs: Mapping[str, tuple[float, float, float]], usable: float) -> Figure:
+    """What several setups need of a machine's memory: a bar each, of weights, KV cache and buffers, against a line.
+
+    Args:
+        needs: by name the three parts, in GiB.
+        usable: what the machine has for them, in GiB.
+    """
+    figure, axes = plt.subplots(figsize=(8, 1.9 + 0.6 * len(needs)))
+    end = max(usable, *map(sum, needs.values())) * 1.18
+    for row, parts in enumerate(needs.values()):
+        left = 0.0
+        for (label, colour, hatch), part in zip(PARTS, parts, strict=True):
+            axes.barh(row, part, 0.6, left, color=colour, hatch=hatch, edgecolor="white", label=label if row == 0 else None)
+            left += part
+        axes.text(left + end * 0.01, row, f"{left:.1f}", va="center", bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
+    axes.axvline(usable, color="black", linestyle="--", linewidth=2, label=f"쓸 수 있는 메모리 {usable:.1f} GiB")
+    axes.set_yticks(range(len(needs)), list(needs))
+    axes.set(xlabel="메모리 (GiB)", xlim=(0, end), ylim=(len(needs) - 0.4, -0.6))
+    figure.legend(loc="outside upper center", ncols=4, frameon=False, fontsize=12)
+    plt.close(figure)
+    return figure

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import errno
 import io
-import os
 import random
 import sqlite3
 import time
@@ -22,9 +21,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal
 
-import platformdirs
-
 from servinglab.errors import ProgressError
+from servinglab.paths import home_dir
 
 Kind = Literal["quiz", "exercise"]
 
@@ -66,8 +64,7 @@ _untold: list[str] = []
 
 def folder() -> Path:
     """The learner's own data directory; `SERVINGLAB_HOME` names another."""
-    named = os.environ.get("SERVINGLAB_HOME", "").strip()
-    return Path(named).expanduser() if named else Path(platformdirs.user_data_dir("servinglab"))
+    return home_dir()
 
 
 def file() -> Path:

@@ -13,15 +13,13 @@ import nbformat
 
 from servinglab.curriculum import Lesson, lessons
 from servinglab.errors import ServingLabError, SettingError, disk_errors
-from servinglab.paths import WORK
+from servinglab.paths import INDEX, WORK
 
 ANSWERS_TAG = "quiz-answers"
 """Cells with this tag hold a quiz's folded answers, which would spoil the learner's score."""
 
 RECORD = ".copied.json"
 """In `work/`: for each notebook the digest of the lesson it was copied from."""
-
-INDEX = "차례.md"
 
 DAMAGE = (OSError, ValueError, TypeError, LookupError, AttributeError, nbformat.ValidationError)
 """What nbformat raises for a file that is no notebook; which of them depends on what is wrong."""

@@ -8,9 +8,9 @@ import time
 
 from servinglab import engines, models
 from servinglab.bench import ask, tutor_eval
-from servinglab.models import files, speed
+from servinglab.models import files
 from servinglab.models.tutor import corpus as text
-from servinglab.paths import TUTOR, cache_dir
+from servinglab.paths import TUTOR
 
 ROWS = ("all", "general", "confusable", "offtopic", "refused")
 
@@ -45,10 +45,9 @@ def test_making_the_files():
         began = time.perf_counter()
         path = models.gguf_path("tutor", file_type)
         say(f"tutor as GGUF {name}: {time.perf_counter() - began:.2f} s, {path.stat().st_size / 1e6:.1f} MB")
-    path = cache_dir() / f"speed-random-{speed.VERSION}.gguf"
-    path.unlink(missing_ok=True)
+    files.speed_gguf().unlink()
     began = time.perf_counter()
-    files.speed_gguf()
+    path = files.speed_gguf()
     say(f"speed model: {time.perf_counter() - began:.2f} s, {path.stat().st_size / 1e6:.0f} MB, wanted within 5 s")
 
 

@@ -11,6 +11,7 @@ from dotenv import dotenv_values
 from servinglab.engines import llama_server, probe
 from servinglab.engines.server import Server, is_local
 from servinglab.errors import SettingError
+from servinglab.models import hub
 from servinglab.paths import ROOT
 
 __all__ = ["Server", "connect", "start"]
@@ -23,16 +24,27 @@ _embedded: dict[str, Server] = {}
 def start(engine: str = "llama-server", model: str = "tutor", **settings: Any) -> Server:
     """Start an engine on this machine; prints the exact command line.
 
+    Where `SERVINGLAB_MODEL` names a pulled model, that one takes the tutor's place, and answers to the tutor's name too.
     Settings are those of the engine's own `start` (for "llama-server": slots, context, port, api_key, options, …).
     Raises SettingError for an engine that the course cannot start, and what the engine's `start` raises.
     """
     if engine not in list(STARTERS):
         raise SettingError(f"이 과정에서 켤 수 없는 엔진입니다: {engine!r}", f"켤 수 있는 엔진: {', '.join(STARTERS)}", "이름을 확인하세요.")
     bypass_proxy()
-    server = STARTERS[engine](model, **settings)
+    name = served(model)
+    if name != model:
+        print(f"SERVINGLAB_MODEL에 적힌 대로 튜터 대신 {name} 모델을 켭니다.")
+        server = STARTERS[engine](str(hub.pulled(name)), stands_for=model, **settings)
+    else:
+        server = STARTERS[engine](model, **settings)
     note = " (무작위 가중치: 속도만 재는 모델이라 답에는 뜻이 없습니다)" if model == "speed" else ""
     print(f"{engine}를 켰습니다. 모델: {server.model}{note}, 주소: {server.url}\n$ {server.command}")
     return server
+
+
+def served(model: str) -> str:
+    """The name of what is served where `model` is asked for: a model in `SERVINGLAB_MODEL` takes the tutor's place."""
+    return (setting("SERVINGLAB_MODEL").strip() or model) if model == "tutor" else model
 
 
 def connect(model: str | None = None) -> Server:
@@ -41,16 +53,14 @@ def connect(model: str | None = None) -> Server:
     Says which. Called again in the same kernel it returns the embedded server that already runs with that model.
     Raises what tells the failures apart: NothingListening, WrongKey, ModelLoading, UnknownModel, NotAnLLMServer, SettingError.
     """
-    # The environment goes before the file, and the folder of the notebook before that of the repository.
-    settings = {**read_env(ROOT / ".env"), **read_env(Path(".env")), **os.environ}
-    address = settings.get("LLAMA_SERVER_URL") or ""
+    address = setting("LLAMA_SERVER_URL")
     if not address.strip(" "):
         name = model or "tutor"
-        running = _embedded.get(name)
+        running = _embedded.get(served(name))
         if running is not None and running.alive:
             print(f"이미 켜 둔 내장 서버를 씁니다. 모델: {running.model}, 주소: {running.url}")
         else:
-            running = _embedded[name] = start(model=name)
+            running = _embedded[served(name)] = start(model=name)
         return running
     url, key = probe.clean_url(address), setting("LLAMA_API_KEY").strip()
     if is_local(url):
@@ -73,8 +83,11 @@ def read_env(path: Path) -> dict[str, str | None]:
 
 
 def setting(name: str) -> str:
-    """A setting of the learner's. The environment goes before `.env`, the notebook's folder before the repository."""
-    values = {**dotenv_values(ROOT / ".env"), **dotenv_values(".env"), **os.environ}
+    """A setting of the learner's. The environment goes before `.env`, the notebook's folder before the repository.
+
+    Raises SettingError for a `.env` that cannot be read.
+    """
+    values = {**read_env(ROOT / ".env"), **read_env(Path(".env")), **os.environ}
     return values.get(name) or ""
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
-import sysconfig
 import tempfile
 import time
 from collections.abc import Sequence
@@ -16,26 +14,17 @@ import httpx2
 import psutil
 
 from servinglab import models
-from servinglab.engines.server import Server, command_line, direct_http, spawn
-from servinglab.errors import EngineFailed, EngineNotFound, ModelFileError, PortTaken, SettingError, disk_errors
+from servinglab.engines.server import Server, direct_http, spawn
+from servinglab.errors import EngineFailed, ModelFileError, PortTaken, SettingError, disk_errors
 from servinglab.paths import log_dir
+from servinglab.programs import child_environment, command_line, find
 
 READY_LIMIT = 120.0
 """Seconds that a model may take to load: a large one from a slow disk takes more than one minute."""
 
-
-def find(program: str = "llama-server") -> Path:
-    """The program on PATH, else the one that `make lab` compiled into this environment. Raises EngineNotFound."""
-    own = Path(sysconfig.get_path("purelib")) / "bin"
-    found = shutil.which(program) or shutil.which(program, path=str(own))
-    if found is None:
-        raise EngineNotFound(
-            f"{program} 프로그램을 찾지 못했습니다.",
-            f"PATH에도, 이 과정의 환경({own})에도 없습니다.",
-            "저장소 폴더의 터미널에서 make lab 을 실행하면 만들어집니다. "
-            "conda를 쓴다면 conda install -c conda-forge llama.cpp 를 실행하세요.",
-        )
-    return Path(found)
+STAND_IN = ("-n", "256", "--reasoning", "off")
+"""Options of a model that stands in for the tutor, whose answers are short and come at once. Lessons wait a minute for an
+answer, and time its first words: a model that talks long is cut short, and one that thinks first answers without."""
 
 
 def free_port() -> int:
@@ -75,6 +64,7 @@ def start(
     file_type: str = "F16",
     options: tuple[str, ...] = (),
     timeout: float = READY_LIMIT,
+    stands_for: str = "",
 ) -> Server:
     """Start `llama-server` on 127.0.0.1 and return when it answers.
 
@@ -87,6 +77,7 @@ def start(
         file_type: "F16" or "Q8_0", for the tutor.
         options: further options of `llama-server`, as typed.
         timeout: seconds to wait until it is ready.
+        stands_for: another name that requests may use for the model, whose place it takes.
 
     Raises:
         EngineNotFound, PortTaken, ModelFileError, NotEnoughRoom, SettingError, EngineFailed.
@@ -95,6 +86,7 @@ def start(
     program = find()
     path = models.gguf_path(model, file_type).absolute()
     alias = model if model in models.NAMES else path.stem.replace(",", " ")  # a comma would begin a second alias
+    names = f"{alias},{stands_for}" if stands_for else alias
     folder = log_dir()
     with disk_errors(folder / "log"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -103,11 +95,12 @@ def start(
     for attempt in range(3):
         key_file = None if api_key in ("", None) else write_key(api_key, folder)
         chosen = port or free_port()
-        command = [str(program), "-m", str(path), "--alias", alias, "--host", "127.0.0.1", "--port", str(chosen)]
+        command = [str(program), "-m", str(path), "--alias", names, "--host", "127.0.0.1", "--port", str(chosen)]
         command += ["-np", str(slots), "-c", str(slots * context), "--metrics"]
         # The tutor is too small to gain by a second thread, and on a busy machine threads that wait for each other crawl:
         # beside a training run on two cores one token took 640 ms with two threads and 1 ms with one.
         command += ["-t", "1"] if model == "tutor" else []
+        command += STAND_IN if stands_for else ()
         command += ["--api-key-file", str(key_file)] if key_file else []
         command += options
         log = folder / f"llama-server-{chosen}.log"
@@ -150,12 +143,6 @@ def write_key(key: str, folder: Path) -> Path:
             Path(name).unlink()
             raise
     return Path(name)
-
-
-def child_environment() -> dict[str, str]:
-    """Our environment without `LLAMA_*`: `llama-server` reads them as options (a `LLAMA_API_KEY` meant for the shared
-    server would lock the learner's own), and the printed command line would no longer be the whole truth."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("LLAMA_")}
 
 
 def wait_until_ready(server: Server, path: Path, timeout: float) -> None:
@@ -228,4 +215,4 @@ def version(program: Path) -> str:
     return " ".join((done.stdout + done.stderr).split())
 
 
-__all__ = ["find", "start", "version"]
+__all__ = ["start", "version"]

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shlex
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import httpx2
-import openai
 
 from servinglab.engines import watcher
+from servinglab.programs import end
 
-STOP_LIMIT = watcher.GRACE + 3.0
-"""Seconds that an engine may take to end."""
+if TYPE_CHECKING:
+    import openai
 
 
 def is_local(url: str) -> bool:
@@ -62,6 +60,8 @@ class Server:
     @cached_property
     def client(self) -> openai.OpenAI:
         """OpenAI's client, pointed here. No silent retries: a lesson shows what happens the first time."""
+        import openai  # not above: it takes most of the time in which a command that asks no server would start
+
         return openai.OpenAI(
             base_url=f"{self.url}/v1",
             api_key=self.key or "none",
@@ -108,26 +108,3 @@ def spawn(
             env=environment if litter is None else {**environment, "SERVINGLAB_LITTER": str(litter)},
             start_new_session=True,
         )
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """Tell the watcher through its pipe to end the engine; end both by force if that takes too long.
-
-    A byte, because closing our end closes nothing while a forked child of ours holds the pipe too.
-    """
-    if process.stdin is not None and not process.stdin.closed:
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(b".")
-            process.stdin.flush()
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.close()
-    try:
-        process.wait(STOP_LIMIT)
-    except subprocess.TimeoutExpired:
-        process.kill()  # on Linux the engine dies with its watcher
-        process.wait(STOP_LIMIT)
-
-
-def command_line(command: list[str]) -> str:
-    """The command as it can be typed in a terminal of this system."""
-    return subprocess.list2cmdline(command) if os.name == "nt" else shlex.join(command)

@@ -127,7 +127,8 @@ class Exercise(ABC):
 
     def otherwise(self, answer: object) -> str:
         """What to say of a wrong answer that is no known mistake."""
-        shown = f"{answer:.6g}" if isinstance(answer, float) else repr(answer)
+        real = isinstance(answer, numbers.Real) and not isinstance(answer, numbers.Integral)  # NumPy's floats too
+        shown = f"{answer:.6g}" if real else repr(answer)
         return (
             f"적은 답은 {shown}인데 맞지 않습니다. 막히면 새 셀에 q{self.id[3:]}.hint()를 적고 실행하세요. "
             "위 셀을 다시 실행했다면 이 연습 셀도 다시 실행해 보세요."
@@ -205,7 +206,7 @@ class Number(Exercise):
         if isinstance(answer, str):
             raise WrongType(f"따옴표를 빼고 수만 적어 주세요. 따옴표로 감싸면 수가 아니라 글자가 됩니다: {answer!r}")
         if isinstance(answer, tuple):
-            raise WrongType("수 하나만 적어 주세요. 1,137처럼 쉼표를 넣으면 수 두 개로 읽힙니다.")
+            raise WrongType("수 하나만 적어 주세요. 1,137처럼 쉼표를 넣거나 함수가 값을 여럿 돌려주면 수 두 개로 읽힙니다.")
         if isinstance(answer, bool) or not isinstance(answer, numbers.Real):
             raise WrongType(f"수 하나를 적어 주세요(단위: {self.unit}). 지금은 {type(answer).__name__} 꼴입니다.")
         value = float(answer)

@@ -222,6 +222,7 @@ class Conversation(Exercise):
     def __init__(self, server: Any) -> None:
         super().__init__()
         self.server = server
+        self.reply = ""
 
     def right(self) -> list[dict[str, str]]:
         return [
@@ -260,7 +261,8 @@ class Conversation(Exercise):
         if [turn["role"] for turn in answer] != ["system", "user"]:
             return False
         reply = self.server.client.chat.completions.create(model=self.server.model, messages=answer, max_tokens=64)
-        return bool(reply.choices[0].message.content)
+        self.reply = reply.choices[0].message.content or ""
+        return bool(self.reply)
 
     def mistakes(self) -> list[Mistake]:
         system, user = self.right()
@@ -280,7 +282,7 @@ class Conversation(Exercise):
         ]
 
     def praise(self) -> str:
-        return "살아 있는 서버가 이 대화에 답했습니다. system은 어떻게 답할지를, user는 무엇을 묻는지를 정합니다."
+        return f"서버의 답: {self.reply}\n살아 있는 서버가 이 대화에 답했습니다. system은 어떻게 답할지를, user는 무엇을 묻는지를 정합니다."
 
     def how(self) -> str:
         return "맨 앞에 system, 그다음에 user가 오는 목록을 적습니다."

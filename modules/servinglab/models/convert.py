@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import gguf
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.numpy import load_file
 
-from servinglab.errors import ModelFileError, disk_errors
+from servinglab.curriculum import WHY
+from servinglab.errors import ModelFileError, SettingError, disk_errors
+from servinglab.models import safetensors_file
+from servinglab.models.damage import damaged, shown
+from servinglab.models.safetensors_file import Safetensors
 
 FILE_TYPES = {
     "F16": (gguf.GGMLQuantizationType.F16, gguf.LlamaFileType.MOSTLY_F16),
@@ -33,6 +37,70 @@ _LAYER_NAMES = {
     "input_layernorm": "attn_norm",
     "post_attention_layernorm": "ffn_norm",
 }
+
+Count = Annotated[int, Field(gt=0, lt=2**31)]
+Ratio = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Kind = TypeVar("Kind", bound=BaseModel)
+
+
+class _Part(BaseModel):
+    """What is read of a JSON file; types are taken as they are written."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class Config(_Part):
+    """What the converter needs of `config.json`. llama.cpp knows no more than 512 layers."""
+
+    hidden_size: Count
+    intermediate_size: Count
+    num_hidden_layers: Annotated[int, Field(gt=0, le=512)]
+    num_attention_heads: Count
+    num_key_value_heads: Count
+    head_dim: Annotated[int, Field(gt=0, lt=2**31, multiple_of=2)]
+    max_position_embeddings: Count
+    vocab_size: Count
+    rms_norm_eps: Ratio
+    rope_theta: Ratio
+
+
+class _Vocabulary(_Part):
+    vocab: dict[str, int]
+    merges: list[tuple[str, str]]
+
+
+class _Special(_Part):
+    id: int
+    content: str
+
+
+class _Tokenizer(_Part):
+    model: _Vocabulary
+    added_tokens: list[_Special]
+
+
+class _Settings(_Part):
+    eos_token: str
+    pad_token: str
+    chat_template: str
+
+
+def part(path: Path, kind: type[Kind]) -> Kind:
+    """A JSON file of a model folder. Raises ModelFileError that names file and field."""
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise unusable(path, str(error)) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = shown(".".join(str(name) for name in first["loc"]) or "JSON")
+        raise unusable(path, f"{field}: {WHY.get(first['type'], first['msg'])}") from error
+
+
+def unusable(path: Path, why: str) -> ModelFileError:
+    return ModelFileError(
+        f"모델 폴더의 {path.name} 파일을 쓸 수 없습니다: {path}", why, "모델을 다시 받으세요. 튜터라면 git checkout data/tutor 로 되살립니다."
+    )
 
 
 def gguf_name(name: str) -> str:
@@ -67,21 +135,61 @@ def write_header(writer: gguf.GGUFWriter, config: dict[str, Any], name: str, fil
 
 
 def write_tokenizer(writer: gguf.GGUFWriter, folder: Path) -> None:
-    """Vocabulary, merges, special tokens and the chat template."""
-    tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-    settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    vocabulary: dict[str, int] = tokenizer["model"]["vocab"]
-    special = {entry["content"]: entry["id"] for entry in tokenizer["added_tokens"]}
-    tokens = sorted(vocabulary | special, key=(vocabulary | special).__getitem__)
+    """Vocabulary, merges, special tokens and the chat template. Raises ModelFileError where they do not fit together."""
+    tokenizer, settings = part(folder / "tokenizer.json", _Tokenizer), part(folder / "tokenizer_config.json", _Settings)
+    special = {entry.content: entry.id for entry in tokenizer.added_tokens}
+    ids = tokenizer.model.vocab | special
+    tokens = sorted(ids, key=ids.__getitem__)
+    if [ids[token] for token in tokens] != list(range(len(tokens))):
+        raise unusable(folder / "tokenizer.json", "model.vocab: 토큰의 번호가 0부터 빠짐없이 이어지지 않습니다.")
+    for name, token in (("eos_token", settings.eos_token), ("pad_token", settings.pad_token)):
+        if token not in special:
+            raise unusable(folder / "tokenizer_config.json", f"{name}: tokenizer.json의 added_tokens에 없는 토큰입니다.")
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(tokens)
     writer.add_token_types([gguf.TokenType.CONTROL if t in special else gguf.TokenType.NORMAL for t in tokens])
-    writer.add_token_merges([" ".join(pair) for pair in tokenizer["model"]["merges"]])
-    writer.add_eos_token_id(special[settings["eos_token"]])
-    writer.add_pad_token_id(special[settings["pad_token"]])
+    writer.add_token_merges([" ".join(pair) for pair in tokenizer.model.merges])
+    writer.add_eos_token_id(special[settings.eos_token])
+    writer.add_pad_token_id(special[settings.pad_token])
     writer.add_add_bos_token(False)
-    writer.add_chat_template(settings["chat_template"])
+    writer.add_chat_template(settings.chat_template)
+
+
+def expected(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The tensors of a Llama model whose input and output share one table: their names in a GGUF file, and their shapes."""
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    queries, keys = (config[name] * config["head_dim"] for name in ("num_attention_heads", "num_key_value_heads"))
+    layer = {
+        "attn_norm": (hidden,), "attn_q": (queries, hidden), "attn_k": (keys, hidden), "attn_v": (keys, hidden),
+        "attn_output": (hidden, queries),
+        "ffn_norm": (hidden,), "ffn_gate": (inner, hidden), "ffn_up": (inner, hidden), "ffn_down": (hidden, inner),
+    }
+    layers = range(config["num_hidden_layers"])
+    return {
+        "token_embd.weight": (config["vocab_size"], hidden), "output_norm.weight": (hidden,),
+        **{f"blk.{i}.{name}.weight": shape for i in layers for name, shape in layer.items()},
+    }
+
+
+def require_tensors(file: Safetensors, config: dict[str, Any], block: int) -> None:
+    """That the file has the tensors that follow from `config`, in rows of whole blocks of `block` weights."""
+    wanted = expected(config)
+    for tensor in file.tensors:
+        try:
+            shape = wanted.pop(gguf_name(tensor.name))
+        except (KeyError, ValueError) as error:
+            raise damaged(file.path, shown(tensor.name), tensor.offset, "이 변환기가 모르는 텐서이거나 두 번 나옵니다.") from error
+        if tensor.kind not in ("F16", "F32"):
+            raise damaged(file.path, f"{tensor.name}의 dtype", tensor.offset, f"F16이나 F32여야 하는데 {tensor.kind}입니다.")
+        if tensor.shape != shape:
+            why = f"config.json대로라면 {shape}여야 하는데 {tensor.shape}입니다."
+            raise damaged(file.path, f"{tensor.name}의 shape", tensor.offset, why)
+        if len(shape) == 2 and shape[1] % block:
+            why = f"한 줄의 가중치 {shape[1]:,}개가 블록의 크기인 {block}개로 나누어떨어지지 않습니다."
+            raise damaged(file.path, f"{tensor.name}의 shape", tensor.offset, why)
+    if wanted:
+        raise damaged(file.path, "header", 8, f"있어야 할 텐서가 없습니다: {', '.join(list(wanted)[:3])}")
 
 
 def convert(folder: Path, out: Path, file_type: str = "F16") -> None:
@@ -89,14 +197,10 @@ def convert(folder: Path, out: Path, file_type: str = "F16") -> None:
 
     Raises ModelFileError where the folder is incomplete, NotEnoughRoom where the disk is full.
     """
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        tensors = load_file(folder / "model.safetensors")
-    except (OSError, ValueError) as error:
-        raise ModelFileError(
-            f"모델 폴더 {folder} 를 읽지 못했습니다.", str(error), "저장소를 다시 받거나 git checkout data/tutor 로 되살리세요."
-        ) from error
     kind, mostly = FILE_TYPES[file_type]
+    config = part(folder / "config.json", Config).model_dump()
+    require_tensors(safetensors_file.read(folder / "model.safetensors"), config, gguf.GGML_QUANT_SIZES[kind][0])
+    tensors = load_file(folder / "model.safetensors")
     with new_file(out) as path:
         writer = gguf.GGUFWriter(path, "llama")
         write_header(writer, config, "tutor", mostly)
@@ -128,7 +232,10 @@ def new_file(out: Path) -> Iterator[Path]:
     """A temporary file that becomes `out` when the block succeeds and vanishes when it does not.
 
     Two processes may write the same file at once: each has its own temporary one, and the rename is atomic.
+    Raises SettingError where `out` is a folder, before anything is done.
     """
+    if out.is_dir():
+        raise SettingError(f"파일이 아니라 폴더입니다: {out}", "같은 이름의 폴더가 있습니다.", "만들 파일의 이름까지 적으세요.")
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=out.parent, prefix=out.name + ".", suffix=".part")

@@ -1,6 +1,6 @@
 """The hardware calculator: what a model needs, whether a machine can give it, and what would have to change if not.
 
-Everything here is arithmetic over two lists, `data/hardware.yaml` and `data/model_shapes.yaml`. Memory is counted in bytes
+Everything here is arithmetic over two lists, `data/hardware.yaml` and `data/models.yaml`. Memory is counted in bytes
 and told in GiB (2**30 bytes), which is also what a "24 GB" graphics card holds.
 """
 
@@ -13,18 +13,16 @@ from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-import gguf
 from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from servinglab.curriculum import Strict, checked, read
 from servinglab.errors import ModelFileError, SettingError
-from servinglab.models.files import check
+from servinglab.models import gguf_file, mixes
+from servinglab.models.shapes import Shape, Source, find_shape, known, shapes
 from servinglab.paths import DATA
-
-Kind = TypeVar("Kind")
 
 GIB = 2**30
 
@@ -40,13 +38,20 @@ BATCH = 512
 LEAST_CONTEXT = 1024
 """Tokens; a shorter context is no advice."""
 
+ADVISED = ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "MXFP4_MOE")
+"""Types that are advised where a setup names a type, the counterpart of `BITS`: with fewer bits the answers suffer.
 
-class Source(Strict):
-    """Where a figure stands. `checked` is whether somebody has opened the address since."""
+The last is for mixtures of experts; a dense model takes as much in it as in Q8_0.
+"""
 
-    name: str
-    url: str = Field(pattern=r"^https://")
-    checked: bool
+KV_TYPES = {name: mixes.block_bits(name.upper()) / 8 for name in ("f16", "q8_0", "q4_0")}
+"""Bytes that a value of the KV cache takes, by the name that `llama-server` takes (`-ctk`, `-ctv`)."""
+
+CELLS = 256
+"""llama.cpp gives a user KV cells in steps of so many (src/llama-context.cpp, src/llama-kv-cache-iswa.cpp)."""
+
+MOST = 10**9
+"""Tokens or users; more is a slip of the keyboard."""
 
 
 class Machine(Strict):
@@ -82,41 +87,8 @@ class Machine(Strict):
         return (self.memory - self.reserved) * GIB
 
 
-class Shape(Strict):
-    """The figures of a model that memory and speed depend on; the values of its weights do not matter.
-
-    Attributes:
-        parameters: weights in all, embeddings too.
-        tied: whether input and output share one embedding table.
-        context: longest context in tokens that the model was made for.
-        window: tokens that a layer with a sliding window looks back; None where every layer looks back at everything.
-        full_layers: layers without a window, where some have one.
-    """
-
-    model_config = ConfigDict(frozen=True)
-    id: str
-    name: str
-    parameters: int = Field(gt=0)
-    layers: int = Field(gt=0)
-    hidden: int = Field(gt=0)
-    heads: int = Field(gt=0)
-    kv_heads: int = Field(gt=0)
-    head_size: int = Field(gt=0)
-    feed_forward: int = Field(gt=0)
-    vocabulary: int = Field(gt=0)
-    tied: bool
-    context: int = Field(gt=0)
-    window: int | None = None
-    full_layers: int | None = None
-    source: Source | None = None
-
-
 class _Machines(Strict):
     machines: list[Machine]
-
-
-class _Shapes(Strict):
-    shapes: list[Shape]
 
 
 @dataclass(frozen=True)
@@ -156,22 +128,22 @@ class Setup:
     machine: Machine
     shape: Shape
     engine: Engine
-    bits: float
+    bits: float | str
     context: int
     users: int
+    kv: str = "f16"
 
     @property
     def need(self) -> Need:
-        return need(self.shape, self.bits, self.context, self.users)
+        return need(self.shape, self.bits, self.context, self.users, self.kv)
 
     @property
     def tokens_per_second(self) -> float:
         """More than this no single user gets: for each token every weight crosses from memory to processor once.
 
-        Bandwidth over bytes per token (the roofline of Williams et al. 2009). Of an input table of its own only one row is read.
+        Bandwidth over bytes per token (the roofline of Williams et al. 2009).
         """
-        unread = 0 if self.shape.tied else self.shape.vocabulary * self.shape.hidden
-        return self.machine.bandwidth * 1e9 / ((self.shape.parameters - unread) * self.bits / 8)
+        return self.machine.bandwidth * 1e9 / bytes_per_token(self.shape, self.bits)
 
 
 @dataclass(frozen=True, repr=False)
@@ -218,34 +190,28 @@ def machines(path: Path = DATA / "hardware.yaml") -> dict[str, Machine]:
     return {machine.id: machine for machine in checked(path, _Machines, read(path)).machines}
 
 
-@cache
-def shapes(path: Path = DATA / "model_shapes.yaml") -> dict[str, Shape]:
-    """The known models by id, as "qwen3-4b". Raises SettingError that names file and field."""
-    return {shape.id: shape for shape in checked(path, _Shapes, read(path)).shapes}
-
-
 def shape_of(path: Path) -> Shape:
     """The shape of a GGUF file, from its metadata and its list of tensors. A sliding window in it is not read.
 
     Raises ModelFileError for a file that is damaged or does not tell what is needed.
     """
-    reader = gguf.GGUFReader(check(path))
-    fields = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("tokenizer.")}
-    own = {name.removeprefix(f"{fields.get('general.architecture')}."): value for name, value in fields.items()}
-    tensors = {tensor.name: tensor for tensor in reader.tensors}
+    file = gguf_file.read(path)
+    own = {name: entry.value for name, entry in file.own.items()}
+    tensors = {tensor.name: tensor for tensor in file.tensors}
     try:
         heads = own["attention.head_count"]
         return Shape(
             id=path.stem,
-            name=own.get("general.name", path.stem),
-            parameters=sum(int(tensor.n_elements) for tensor in reader.tensors),
+            name=file.get("general.name") or path.stem,
+            architecture=file.get("general.architecture"),
+            parameters=file.weights,
             layers=own["block_count"],
             hidden=own["embedding_length"],
             heads=heads,
             kv_heads=own.get("attention.head_count_kv", heads),
             head_size=own.get("attention.key_length", own["embedding_length"] // heads),
             feed_forward=own["feed_forward_length"],
-            vocabulary=int(tensors["token_embd.weight"].shape[1]),
+            vocabulary=tensors["token_embd.weight"].shape[0],
             tied="output.weight" not in tensors,
             context=own["context_length"],
         )
@@ -271,40 +237,96 @@ def kv_bytes_per_token(shape: Shape | str, bytes_per_value: float = 2.0) -> int:
     return round(2 * shape.layers * shape.kv_heads * shape.head_size * bytes_per_value)
 
 
-def weight_bytes(shape: Shape | str, bits_per_weight: float) -> float:
-    """Bytes of the weights at an average of `bits_per_weight`."""
-    require_number("bits", bits_per_weight, 1, 32)
-    return find_shape(shape).parameters * bits_per_weight / 8
+def weight_bytes(shape: Shape | str, bits: float | str) -> float:
+    """Bytes of the weights at an average of `bits` per weight, or in a file of a named type, as "Q4_K_M" (`mixes.MIXES`)."""
+    shape = find_shape(shape)
+    if isinstance(bits, str):
+        return mixes.file_bytes(shape, known_type(bits))
+    require_number("bits", bits, 1, 32)
+    return shape.parameters * bits / 8
 
 
-def need(shape: Shape | str, bits: float, context: int, users: int) -> Need:
-    """Bytes to serve `users` at once with `context` tokens each. Raises SettingError for what is unknown or out of range.
+def bits_per_weight(shape: Shape | str, bits: float | str) -> float:
+    """The average over the model's own tensors: "Q4_K_M" is 4.9 in one model, 5.2 in another."""
+    shape = find_shape(shape)
+    return weight_bytes(shape, bits) * 8 / shape.parameters
 
-    `buffers` is an estimate: a batch of 512 tokens in float32, its scores over the vocabulary and four times the feed-forward
-    width of what is computed on the way. `llama-server` logs about that; engines for GPUs take more, see `Machine.reserved`.
+
+def bytes_per_token(shape: Shape | str, bits: float | str) -> float:
+    """Bytes of the weights that one token reads: not those of experts at rest, and one row of an input table of its own."""
+    shape, whole = find_shape(shape), weight_bytes(shape, bits)
+    if isinstance(bits, str):
+        return whole - mixes.unread_bytes(shape, bits)
+    return whole - mixes.unread_weights(shape) * bits / 8
+
+
+def kv_bytes(shape: Shape | str, context: int, users: int, kv: str = "f16") -> float:
+    """Bytes of KV cache for `users` with `context` tokens each, its values in the type `kv`."""
+    shape = find_shape(shape)
+    full, slid = cells(shape, context)
+    require_count("users", users)
+    windowed = shape.layers - (shape.full_layers or shape.layers)
+    kept = (shape.layers - windowed) * full + windowed * slid
+    return 2 * shape.kv_heads * shape.head_size * known("kv", kv, KV_TYPES) * kept * users
+
+
+def cells(shape: Shape, context: int) -> tuple[int, int]:
+    """Tokens that are kept of a user's `context` in a layer that looks back at everything, and in one with a window.
+
+    The latter keeps its window and one batch (llama.cpp's src/llama-kv-cache-iswa.cpp).
+    """
+    require_count("context", context)
+    full = in_steps(context)
+    return full, full if shape.window is None else min(full, in_steps(shape.window + BATCH))
+
+
+def in_steps(tokens: int) -> int:
+    return -(-tokens // CELLS) * CELLS
+
+
+def buffer_bytes(shape: Shape | str, context: int, users: int) -> float:
+    """Bytes for what is computed on the way: an estimate, whose error the tests print beside what `llama-server` logs.
+
+    For a batch in float32 three times the feed-forward and four times the model's width; which token may look at which, in
+    float16; the scores of one token for each user. The factors are measured (llama.cpp as in llama-cpp-python 0.3.36, on a CPU).
     """
     shape = find_shape(shape)
-    require_count("context", context)
+    full, slid = cells(shape, context)
     require_count("users", users)
-    kept = shape.layers * context
-    if shape.window is not None and shape.full_layers is not None:
-        kept = shape.full_layers * context + (shape.layers - shape.full_layers) * min(context, shape.window)
-    kv = kv_bytes_per_token(shape) / shape.layers * kept * users
-    return Need(weight_bytes(shape, bits), kv, 4.0 * BATCH * (shape.vocabulary + 4 * shape.feed_forward))
+    batch = min(BATCH, full * users)
+    on_the_way = 4 * batch * (3 * shape.feed_forward * shape.experts_used + 4 * shape.hidden)
+    masks = 2 * batch * (full if shape.window is None else full + slid)
+    return float(on_the_way + masks + 4 * shape.vocabulary * users)
+
+
+def need(shape: Shape | str, bits: float | str, context: int, users: int, kv: str = "f16") -> Need:
+    """Bytes to serve `users` at once with `context` tokens each. Raises SettingError for what is unknown or out of range.
+
+    Engines for GPUs take more buffers than estimated here, see `Machine.reserved`. On a CPU llama.cpp copies 4-bit matrices into
+    another order ("CPU_REPACK" in its log); what it copied from stays in the file's cache, which the system may drop.
+    """
+    return Need(weight_bytes(shape, bits), kv_bytes(shape, context, users, kv), buffer_bytes(shape, context, users))
 
 
 # --- the verdict ------------------------------------------------------------------------------------------------------
 
 
 def judge(
-    machine: Machine | str, shape: Shape | str, engine: str = "llama.cpp", bits: float = 16.0, context: int = 4096, users: int = 1
+    machine: Machine | str,
+    shape: Shape | str,
+    engine: str = "llama.cpp",
+    bits: float | str = 16.0,
+    context: int = 4096,
+    users: int = 1,
+    kv: str = "f16",
 ) -> Verdict:
-    """Whether `engine` on `machine` can serve the model to `users` with `context` tokens each, at `bits` per weight.
+    """Whether `engine` on `machine` can serve the model to `users` with `context` tokens each.
 
-    Machine and model by id or as they are. Raises SettingError for what is unknown or out of range.
+    Machine and model by id or as they are; `bits` per weight, or a file's type by name. Raises SettingError for what is unknown
+    or out of range.
     """
     place = machine if isinstance(machine, Machine) else known("machine", machine, machines())
-    setup = Setup(place, find_shape(shape), known("engine", engine, ENGINES), bits, context, users)
+    setup = Setup(place, find_shape(shape), known("engine", engine, ENGINES), bits, context, users, kv)
     found = limits(setup)
     return Verdict(setup, found, smallest_change(setup) if found else None)
 
@@ -347,11 +369,18 @@ def distance(setup: Setup, other: Setup) -> float:
     factors = (
         other.machine.usable / setup.machine.usable,
         other.shape.parameters / setup.shape.parameters,
-        other.bits / setup.bits,
+        bits_per_weight(other.shape, other.bits) / bits_per_weight(setup.shape, setup.bits),
         other.context / setup.context,
         other.users / setup.users,
     )
     return sum(abs(math.log(factor)) for factor in factors)
+
+
+def fewer_bits(setup: Setup) -> list[float] | list[str]:
+    """Numbers where the setup has a number, types where it has a type."""
+    if isinstance(setup.bits, str):
+        return [kind for kind in ADVISED if weight_bytes(setup.shape, kind) < weight_bytes(setup.shape, setup.bits)]
+    return [bits for bits in BITS if bits < setup.bits]
 
 
 def fewer_users(setup: Setup) -> list[int]:
@@ -372,7 +401,7 @@ CHOICES: dict[str, Callable[[Setup], Iterable[Any]]] = {
     "machine": lambda setup: (machine for machine in machines().values() if machine != setup.machine),
     "shape": lambda setup: (shape for shape in shapes().values() if shape.parameters < setup.shape.parameters),
     "engine": lambda setup: (engine for engine in ENGINES.values() if engine != setup.engine),
-    "bits": lambda setup: (bits for bits in BITS if bits < setup.bits),
+    "bits": fewer_bits,
     "users": fewer_users,
     "context": shorter_context,
 }
@@ -395,20 +424,15 @@ def alternatives(setup: Setup, count: int, names: tuple[str, ...]) -> Iterator[S
 # --- what was asked for -----------------------------------------------------------------------------------------------
 
 
-def find_shape(shape: Shape | str) -> Shape:
-    return shape if isinstance(shape, Shape) else known("shape", shape, shapes())
-
-
-def known(what: str, name: object, among: dict[str, Kind]) -> Kind:
-    """The entry called `name`. Raises SettingError that lists those there are."""
-    if not isinstance(name, str) or name not in among:
-        raise SettingError(f"모르는 이름입니다: {what}={name!r}", "목록에 없거나 철자가 다릅니다.", f"아는 이름: {', '.join(among)}")
-    return among[name]
+def known_type(name: str) -> str:
+    known("bits", name, mixes.MIXES)
+    return name
 
 
 def require_count(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise SettingError(f"쓸 수 없는 값입니다: {name}={value!r}", "1 이상의 정수여야 합니다.", f"예: {name}=4")
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST:
+        why = f"{MOST:,} 이하여야 합니다." if isinstance(value, int) and value > MOST else "1 이상의 정수여야 합니다."
+        raise SettingError(f"쓸 수 없는 값입니다: {name}={value!r:.40}", why, f"예: {name}=4")
 
 
 def require_number(name: str, value: object, least: float, most: float) -> None:
@@ -425,6 +449,10 @@ def gib(size: float) -> str:
     return f"{size / GIB:.1f} GiB" if size >= GIB / 10 else f"{size / 2**20:.1f} MiB"
 
 
+def bits_in_words(bits: float | str) -> str:
+    return bits if isinstance(bits, str) else f"{bits:.3g}비트"
+
+
 def per_second(rate: float) -> str:
     """Tokens per second, with a decimal where they are few."""
     return f"{rate:.0f}" if rate >= 10 else f"{rate:.1f}"
@@ -434,7 +462,7 @@ def differences(setup: Setup, other: Setup) -> list[str]:
     """What `other` does otherwise, in Korean, as "사용자 8명 → 5명"."""
     words = (
         ("엔진", setup.engine.name, other.engine.name),
-        ("가중치", f"{setup.bits:.3g}비트", f"{other.bits:.3g}비트"),
+        ("가중치", bits_in_words(setup.bits), bits_in_words(other.bits)),
         ("컨텍스트", f"{setup.context:,}토큰", f"{other.context:,}토큰"),
         ("사용자", f"{setup.users:,}명", f"{other.users:,}명"),
         ("모델", setup.shape.name, other.shape.name),
