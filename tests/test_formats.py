@@ -39,9 +39,10 @@ def test_tables_have_a_row_for_each_and_the_sources_below():
     first, second, note = table.strip().split("\n\n")
     assert "—" in second and note.startswith("—")
     what, who = ([re.split(r"(?<!\\)\|", row)[1:-1] for row in part.splitlines()] for part in (first, second))
-    assert {len(row) for row in what} == {5} and {len(row) for row in who} == {7}
+    assert {len(row) for row in what} == {4} and {len(row) for row in who} == {7}
     for first, second, line, entry in zip(what[2:], who[2:], told, formats.formats().values(), strict=True):
-        assert first[0] == second[0] == f" **{entry.name}** " and line.startswith(entry.name) and entry.summary in first[2]
+        assert first[0] == second[0] == f" **{entry.name}**<br>{formats.WHAT[entry.what]} "
+        assert line.startswith(entry.name) and entry.summary in first[1]
         assert re.findall(r"\]\((https://[^)]+)\)", line) == [source.url for source in entry.sources]
         assert line.count("확인 전") == sum(not source.checked for source in entry.sources)
     assert not re.search(r"(?<!\\)~", table), "two of them would strike the text between them through"

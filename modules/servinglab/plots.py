@@ -140,7 +140,7 @@ def pareto(points: Mapping[str, tuple[float, float, float]]) -> Figure:
         colour = COLOURS[0] if name in front else COLOURS[1]
         axes.scatter(size, kl, s=1400 * rate / fastest, color=colour, edgecolor="black", zorder=2)
         # Below and above by turns, and beside what is not on the front, or the names of neighbours would meet.
-        offset = (44, 10) if name not in front else (-26, -34) if place % 2 == 0 else (26, 34)
+        offset = (44, 10) if name not in front else (-26, -34) if place % 2 == 0 else (10, 46)
         left = offset[0] < 0
         axes.annotate(
             name, (size, kl), xytext=offset, textcoords="offset points", ha="right" if left else "left", va="center",

@@ -68,7 +68,7 @@ def formats(path: Path = DATA / "formats.yaml") -> dict[str, Format]:
 def table(path: Path = DATA / "formats.yaml") -> str:
     """Two Markdown tables, what each is and which engine reads it; the sources are folded below, or they would fill the screen."""
     known = formats(path).values()
-    what = rows(("이름", "무엇", "하는 일", "가중치당 비트", "만드는 도구"), [(WHAT[e.what], e.summary, e.bits, e.made_with) for e in known], known)
+    what = rows(("이름", "하는 일", "가중치당 비트", "만드는 도구"), [(e.summary, e.bits, e.made_with) for e in known], known)
     who = rows(("이름", *ENGINES), [[str(entry.reads[engine]) for engine in ENGINES] for entry in known], known)
     sources = "\n".join(f"- {entry.name}: {cited(entry)}" for entry in known)
     note = "—는 읽는다는 근거도 읽지 못한다는 근거도 찾지 못한 칸입니다."
@@ -77,7 +77,7 @@ def table(path: Path = DATA / "formats.yaml") -> str:
 
 def rows(heads: Sequence[str], cells: Iterable[Sequence[str]], entries: Iterable[Format]) -> str:
     """A Markdown table whose first column names the entries."""
-    lines = [heads, ("---",) * len(heads), *((f"**{entry.name}**", *line) for entry, line in zip(entries, cells, strict=True))]
+    lines = [heads, ("---",) * len(heads), *((f"**{entry.name}**<br>{WHAT[entry.what]}", *line) for entry, line in zip(entries, cells, strict=True))]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines).replace("~", r"\~")  # two of them would strike out
 
 
