@@ -13,7 +13,7 @@ help: ## 이 도움말을 보여 줍니다
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
 	@echo "  하나만 만들기:  make lessons LESSON=00"
 
-lab: ## 모두 설치하고(처음 한 번, 2코어에서 7분쯤) JupyterLab을 엽니다
+lab: ## 모두 설치하고(처음 한 번, 2코어에서 7~10분) JupyterLab을 엽니다
 	@$(PYTHON) tools/bootstrap.py --extras "lab"
 	@exec $(RUN) -m servinglab.cli lab $(LAB)
 
