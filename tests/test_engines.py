@@ -816,6 +816,8 @@ def test_explanations_are_told_apart():
     assert "이름" in str(lesson.explain(NameError("name 'q' is not defined", name="q")))
     unquoted = lesson.explain(NameError("name 'b' is not defined", name="b"), "q = 1\nanswer = b      # 예\n")
     assert 'answer = "b"' in str(unquoted)
+    assert "수를 적으세요" in str(lesson.explain(NameError("…", name="크게"), "outlier = 크게      # 배\n"))
+    assert "모르는 이름" in str(lesson.explain(NameError("…", name="weights"), "block = weights\n")), "a cell was left out"
     assert "멈추었습니다" in str(lesson.explain(KeyboardInterrupt()))
     assert "환경 변수" in str(lesson.explain(subprocess.CalledProcessError(3, "curl")))
 

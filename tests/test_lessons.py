@@ -13,7 +13,7 @@ import pytest
 
 from servinglab import engines, programs
 from servinglab.curriculum import lessons
-from servinglab.paths import NOTEBOOKS
+from servinglab.paths import DATA, NOTEBOOKS
 from tests.helpers import ROOT, can_isolate, need
 
 sys.path.insert(0, str(ROOT / "tools"))
@@ -98,8 +98,13 @@ def test_the_short_way_through_lesson_02():
     """An hour by the lesson's own table, with five of the nine exercises."""
     lesson = next(lesson for lesson in READY if lesson.id == "02")
     text = (NOTEBOOKS / "text" / f"{lesson.notebook}.md").read_text(encoding="utf-8")
-    minutes = re.search(r"하면 (\d+)분입니다: (.+?)\. \*\*더 깊이", text)
-    assert int(minutes.group(1)) == sum(map(int, re.findall(r"(\d+)분", minutes.group(2)))) == 60
+    whole = dict(re.findall(r"(\d\d|CHECK)절? (\d+)분", re.search(r"^\| 걸리는 시간 .+$", text, re.MULTILINE).group()))
+    short = dict(re.findall(r"(\d\d|CHECK)절? (\d+)분", re.search(r"^\| 모두 하는 곳 .+$", text, re.MULTILINE).group()))
+    assert sum(map(int, whole.values())) == 120 and sum(map(int, short.values())) == 60
+    deep = {section[4:6] for section, deep, _ in parts(lesson) if deep}
+    assert {section for section in short if short[section] != whole[section]} == deep & set(short), "what has no deeper part takes as long"
+    sheet = (DATA / "facilitator" / "02.md").read_text(encoding="utf-8").split("**더 깊이**")[0]
+    assert dict(re.findall(r"(\d\d|CHECK)\D*? (\d+)분", sheet.split("60분입니다")[1])) == short
     assert len(re.findall(r'exercise\("02-\d"', "\n".join(source for _, deep, source in parts(lesson) if not deep))) == 5
     assert len(re.findall(r'exercise\("02-\d"', text)) == 9
 

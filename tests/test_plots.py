@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.text import Text
 
 from servinglab import plots
 
@@ -77,6 +80,18 @@ def test_pareto_front_is_what_nothing_smaller_betters():
     names = [text.get_text() for text in axes.texts[::2]]
     areas = dict(zip(names, [bubble.get_sizes()[0] for bubble in axes.collections], strict=True))
     assert areas["Q4_0"] > areas["Q8_0"] > areas["Q2_K"], "the area is the speed"
+
+
+def test_names_of_the_pareto_plot_do_not_meet():
+    """With the sizes and divergences of the tutor's files, which lie close together."""
+    figure = plots.pareto({
+        "Q8_0": (4.63, 0.0006, 22), "Q6_K": (3.62, 0.0041, 27), "Q5_K_M": (3.26, 0.008, 20), "Q4_K_M": (2.93, 0.025, 36),
+        "Q4_0": (2.81, 0.0613, 28), "IQ4_XS": (2.71, 0.039, 21), "Q3_K_M": (2.55, 0.0434, 29), "Q2_K": (2.19, 0.2121, 45),
+    })  # fmt: skip
+    figure.draw_without_rendering()
+    assert all(text.arrow_patch is not None for text in figure.axes[0].texts[::2]), "a line leads from each name to its bubble"
+    names = [Text.get_window_extent(text) for text in figure.axes[0].texts[::2]]  # of the words, without the lines to the bubbles
+    assert len(names) == 8 and not any(one.overlaps(other) for one, other in itertools.combinations(names, 2))
 
 
 def test_where_bytes_has_a_bar_for_every_part_with_its_share():

@@ -124,6 +124,15 @@ def our_group(fact: str, sentence: str) -> None:
     display(Note("우리 연구회에선", text))  # type: ignore[no-untyped-call]
 
 
+def unquoted(name: str, cell: str) -> str:
+    """What a cell puts `name` into without quotes, "" where that is none of the learner's words.
+
+    Those are answers and Korean words. Another name is rather one of the lesson's own, whose cell has not been run.
+    """
+    found = re.search(rf"^\s*(\w+)\s*=\s*{name}\s*(#|$)", cell, re.MULTILINE)
+    return found.group(1) if found and (found.group(1) == "answer" or re.search("[가-힣]", name)) else ""
+
+
 def explain(error: BaseException, cell: str = "") -> ServingLabError:
     """The Korean explanation of an error in `TOLD` that the code of `cell` raised."""
     if isinstance(error, KeyboardInterrupt):
@@ -134,11 +143,11 @@ def explain(error: BaseException, cell: str = "") -> ServingLabError:
             "명령이 잘못되었거나 서버가 꺼져 있습니다. 커널을 다시 시작했다면 $SERVER 같은 환경 변수도 비어 있습니다.",
             "위에 찍힌 명령의 출력을 읽어 보세요. 커널을 다시 시작했다면 맨 위부터 차례로 실행하세요.",
         )
-    if isinstance(error, NameError) and (given := re.search(rf"^\s*(\w+)\s*=\s*{error.name}\s*(#|$)", cell, re.MULTILINE)):
+    if isinstance(error, NameError) and (given := unquoted(str(error.name), cell)):
         return ServingLabError(
             f"따옴표 없이 적은 글자입니다: {error.name}",
             "따옴표가 없으면 Python은 글자가 아니라 이름으로 읽습니다.",
-            f'글자로 답하는 곳이라면 {given.group(1)} = "{error.name}" 처럼 따옴표로 감싸고, 수를 적는 곳이라면 수를 적으세요.',
+            f'글자로 답하는 곳이라면 {given} = "{error.name}" 처럼 따옴표로 감싸고, 수를 적는 곳이라면 수를 적으세요.',
         )
     if isinstance(error, NameError):
         return ServingLabError(
